@@ -1,0 +1,252 @@
+//! Signing and checking of messages: HMAC-SHA256 over the four JSON parts, compared in constant time, and a window of digests
+//! against replay. A digest is remembered only after it has been verified, so that forgeries can not push real ones out.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashSet;
+use hmac::{Hmac, KeyInit, Mac};
+use serde::Serialize;
+use sha2::Sha256;
+use smallvec::SmallVec;
+
+use crate::Envelope;
+use crate::date::Date;
+
+/// A signature as it travels: 64 hexadecimal digits, or nothing without a key.
+pub type Signature = SmallVec<[u8; 64]>;
+
+/// How many digests a [`Session`] remembers.
+const REPLAY_WINDOW: usize = 65_536;
+
+/// Why a message is not taken for genuine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// No signature, and the session has a key.
+    #[error("unsigned message")]
+    Unsigned,
+    /// A signature by another key, of other content, or no signature at all.
+    #[error("invalid signature")]
+    Signature,
+    /// The same signed bytes were seen before.
+    #[error("replayed message")]
+    Replay,
+}
+
+/// Signs and checks with one key. Cloning is cheap: the key schedule is done once.
+#[derive(Clone)]
+pub struct Signer {
+    keyed: Option<Hmac<Sha256>>,
+}
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.keyed.is_some() { "Signer(keyed)" } else { "Signer(no key)" })
+    }
+}
+
+impl Signer {
+    /// With a key of any length; an empty one means that nothing is signed or checked.
+    pub fn new(key: &[u8]) -> Signer {
+        // HMAC takes keys of every length, so the error case does not exist for it.
+        Signer { keyed: if key.is_empty() { None } else { Hmac::new_from_slice(key).ok() } }
+    }
+
+    /// Whether messages are signed.
+    pub fn has_key(&self) -> bool {
+        self.keyed.is_some()
+    }
+
+    /// The signature of header, parent header, metadata and content. O(bytes).
+    pub fn sign(&self, parts: [&[u8]; 4]) -> Signature {
+        let mut signature = Signature::new();
+        if let Some(mut mac) = self.keyed.clone() {
+            for part in parts {
+                mac.update(part);
+            }
+            signature.resize(64, 0);
+            // 32 bytes into 64 digits always fit.
+            let _ = const_hex::encode_to_slice(mac.finalize().into_bytes(), &mut signature);
+        }
+        signature
+    }
+
+    /// Checks a signature in constant time and returns the digest it stands for. O(bytes).
+    ///
+    /// # Errors
+    /// If it is missing or wrong; never without a key.
+    pub fn verify(&self, signature: &[u8], parts: [&[u8]; 4]) -> Result<[u8; 32], Refused> {
+        let Some(mut mac) = self.keyed.clone() else { return Ok([0; 32]) };
+        if signature.is_empty() {
+            return Err(Refused::Unsigned);
+        }
+        let mut digest = [0; 32];
+        const_hex::decode_to_slice(signature, &mut digest).map_err(|_| Refused::Signature)?;
+        for part in parts {
+            mac.update(part);
+        }
+        mac.verify_slice(&digest).map_err(|_| Refused::Signature)?;
+        Ok(digest)
+    }
+}
+
+/// The last verified digests, oldest forgotten first. O(1) each.
+#[derive(Debug, Default)]
+struct ReplayWindow {
+    seen: HashSet<u128, foldhash::fast::FixedState>,
+    order: VecDeque<u128>,
+}
+
+impl ReplayWindow {
+    fn first_time(&mut self, digest: &[u8; 32]) -> bool {
+        let mut half = [0; 16];
+        half.copy_from_slice(&digest[..16]);
+        let half = u128::from_le_bytes(half);
+        if !self.seen.insert(half) {
+            return false;
+        }
+        self.order.push_back(half);
+        if self.order.len() > REPLAY_WINDOW
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.seen.remove(&oldest);
+        }
+        true
+    }
+}
+
+/// One party of the conversation: its key, its name, the ids of its messages, and its memory of what it has read.
+#[derive(Debug)]
+pub struct Session {
+    signer: Signer,
+    id: String,
+    username: String,
+    pid: u32,
+    sent: u64,
+    window: ReplayWindow,
+}
+
+/// A header of our own.
+#[derive(Serialize)]
+struct Header<'a> {
+    msg_id: &'a str,
+    msg_type: &'a str,
+    username: &'a str,
+    session: &'a str,
+    date: Date,
+    version: &'a str,
+}
+
+/// A signed message of our own: delimiter, signature, four parts.
+pub type Parts = [Vec<u8>; 6];
+
+impl Session {
+    /// A party with a session id that no other has. `pid` only makes message ids look like everyone else's.
+    pub fn new(signer: Signer, id: impl Into<String>, username: impl Into<String>, pid: u32) -> Session {
+        Session { signer, id: id.into(), username: username.into(), pid, sent: 0, window: ReplayWindow::default() }
+    }
+
+    /// The session id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The signer.
+    pub fn signer(&self) -> &Signer {
+        &self.signer
+    }
+
+    /// A message id that this session has not used.
+    pub fn next_msg_id(&mut self) -> String {
+        self.sent += 1;
+        format!("{}_{}_{}", self.id, self.pid, self.sent - 1)
+    }
+
+    /// Checks a message's signature and that it is new.
+    ///
+    /// # Errors
+    /// If it is not genuine, or seen before. Without a key nothing is refused.
+    pub fn admit(&mut self, envelope: &Envelope) -> Result<(), Refused> {
+        let digest = self.signer.verify(envelope.signature(), envelope.parts())?;
+        if self.signer.has_key() && !self.window.first_time(&digest) {
+            return Err(Refused::Replay);
+        }
+        Ok(())
+    }
+
+    /// A header with a fresh id. Serialisation of these types can not fail.
+    pub fn header(&mut self, msg_type: &str, now: Date) -> (String, Vec<u8>) {
+        let msg_id = self.next_msg_id();
+        let header = self.header_with_id(&msg_id, msg_type, now);
+        (msg_id, header)
+    }
+
+    /// A header with a given id.
+    pub fn header_with_id(&self, msg_id: &str, msg_type: &str, now: Date) -> Vec<u8> {
+        let header =
+            Header { msg_id, msg_type, username: &self.username, session: &self.id, date: now, version: crate::wire::VERSION };
+        serde_json::to_vec(&header).unwrap_or_default()
+    }
+
+    /// A whole message with a fresh id. `parent` and `metadata` are JSON objects.
+    pub fn compose(&mut self, msg_type: &str, now: Date, parent: &[u8], metadata: &[u8], content: Vec<u8>) -> Parts {
+        let (_, header) = self.header(msg_type, now);
+        self.seal(header, parent.to_vec(), metadata.to_vec(), content)
+    }
+
+    /// Signs four parts.
+    pub fn seal(&self, header: Vec<u8>, parent: Vec<u8>, metadata: Vec<u8>, content: Vec<u8>) -> Parts {
+        let signature = self.signer.sign([&header, &parent, &metadata, &content]);
+        [crate::DELIMITER.to_vec(), signature.to_vec(), header, parent, metadata, content]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::Multipart;
+
+    fn envelope(parts: &Parts) -> Envelope {
+        Envelope::open(Arc::new(Multipart::pack(parts))).unwrap()
+    }
+
+    /// Computed with Python's `hmac.new(b"key", b"{}{}{}{}", "sha256").hexdigest()`.
+    #[test]
+    fn signatures_are_those_of_python() {
+        let signature = Signer::new(b"key").sign([b"{}"; 4]);
+        assert_eq!(signature.as_slice(), b"ca767b02c5bc061ed184a9a029e7f93a7f2f7ed4e8fe74120fc1212f0b008fa3".as_slice());
+    }
+
+    #[test]
+    fn forgeries_replays_and_unsigned_messages_are_refused() {
+        let mut alice = Session::new(Signer::new(b"key"), "a", "u", 1);
+        let mut bob = Session::new(Signer::new(b"key"), "b", "u", 1);
+        let genuine = alice.compose("hello", Date::from_unix_us(0), b"{}", b"{}", b"{}".to_vec());
+        let mut forged = genuine.clone();
+        forged[5] = b"{\"x\":1}".to_vec();
+        assert_eq!(bob.admit(&envelope(&forged)), Err(Refused::Signature));
+        assert_eq!(bob.admit(&envelope(&genuine)), Ok(()));
+        assert_eq!(bob.admit(&envelope(&genuine)), Err(Refused::Replay));
+        let mut unsigned = genuine.clone();
+        unsigned[1].clear();
+        assert_eq!(bob.admit(&envelope(&unsigned)), Err(Refused::Unsigned));
+        for junk in [&b"zz"[..], &[0xff; 64], &genuine[1][..62]] {
+            unsigned[1] = junk.to_vec();
+            assert_eq!(bob.admit(&envelope(&unsigned)), Err(Refused::Signature));
+        }
+        let mut keyless = Session::new(Signer::new(b""), "c", "u", 1);
+        assert_eq!((keyless.admit(&envelope(&genuine)), keyless.admit(&envelope(&genuine))), (Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn a_forgery_never_enters_the_replay_window() {
+        let mut bob = Session::new(Signer::new(b"key"), "b", "u", 1);
+        let mut alice = Session::new(Signer::new(b"key"), "a", "u", 1);
+        let genuine = alice.compose("hello", Date::from_unix_us(0), b"{}", b"{}", b"{}".to_vec());
+        let mut forged = genuine.clone();
+        forged[5] = b"{ }".to_vec(); // the genuine signature over other content
+        assert_eq!(bob.admit(&envelope(&forged)), Err(Refused::Signature));
+        assert_eq!(bob.admit(&envelope(&genuine)), Ok(()));
+    }
+}

@@ -1,0 +1,195 @@
+//! The placement axis: the trait that chooses an engine for a task, and the few types it speaks in.
+//! A scheme owns an index over the roster and is told of every change; it never owns the truth and never commits anything itself.
+
+use crate::{EngineIx, Rng, Roster, Time};
+
+/// Chooses an engine for each task.
+///
+/// # Calling order
+/// [`Placement`](crate::Placement) keeps it: `on_join` and then `on_open` before an engine can be picked; `pick` only when at
+/// least one candidate is open; `on_dispatch` after a pick that was taken, followed by `on_close` if that filled the engine;
+/// `on_outcome` once for each dispatch, followed by `on_open` if it made room; `on_close` before `on_leave` for an open engine.
+/// The roster already shows the state after the change when a hook is called.
+///
+/// # Cost
+/// `pick` with [`Candidates::All`] should be O(1) or O(log n) in engines, `Only` O(k), `Except` a few steps for each excluded
+/// engine; the hooks O(log n). [`conformance`](crate::conformance) checks the behaviour, the `pick` benchmark the cost.
+pub trait Scheme: Send {
+    /// Decides, and commits nothing: the same call without a dispatch between may be made again.
+    fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick;
+
+    /// An engine exists from now on. It is not yet open.
+    fn on_join(&mut self, _cx: &mut Cx<'_>, _engine: EngineIx) {}
+
+    /// An engine is gone; its index may be given to another. Its in-flight tasks have had their outcome.
+    fn on_leave(&mut self, _cx: &mut Cx<'_>, _engine: EngineIx) {}
+
+    /// An engine may take work.
+    fn on_open(&mut self, _cx: &mut Cx<'_>, _engine: EngineIx) {}
+
+    /// An engine may take no more work: full, draining or lost.
+    fn on_close(&mut self, _cx: &mut Cx<'_>, _engine: EngineIx) {}
+
+    /// A task was sent to an engine. The returned word comes back in [`Outcome::ticket`], so that a scheme needs no map of tasks.
+    fn on_dispatch(&mut self, _cx: &mut Cx<'_>, _engine: EngineIx, _request: &Request<'_>) -> Ticket {
+        Ticket::default()
+    }
+
+    /// A task that was sent to an engine is no longer there.
+    fn on_outcome(&mut self, _cx: &mut Cx<'_>, _engine: EngineIx, _outcome: &Outcome) {}
+
+    /// When the scheme wants `on_wake`, if ever.
+    fn next_wake(&self) -> Option<Time> {
+        None
+    }
+
+    /// The time of `next_wake` has come.
+    fn on_wake(&mut self, _cx: &mut Cx<'_>) {}
+
+    /// Compares the scheme's own index with the roster; for tests, O(n).
+    ///
+    /// # Errors
+    /// Says what differs.
+    fn check(&self, _roster: &Roster) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl<S: Scheme + ?Sized> Scheme for Box<S> {
+    fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
+        (**self).pick(cx, request)
+    }
+    fn on_join(&mut self, cx: &mut Cx<'_>, engine: EngineIx) {
+        (**self).on_join(cx, engine);
+    }
+    fn on_leave(&mut self, cx: &mut Cx<'_>, engine: EngineIx) {
+        (**self).on_leave(cx, engine);
+    }
+    fn on_open(&mut self, cx: &mut Cx<'_>, engine: EngineIx) {
+        (**self).on_open(cx, engine);
+    }
+    fn on_close(&mut self, cx: &mut Cx<'_>, engine: EngineIx) {
+        (**self).on_close(cx, engine);
+    }
+    fn on_dispatch(&mut self, cx: &mut Cx<'_>, engine: EngineIx, request: &Request<'_>) -> Ticket {
+        (**self).on_dispatch(cx, engine, request)
+    }
+    fn on_outcome(&mut self, cx: &mut Cx<'_>, engine: EngineIx, outcome: &Outcome) {
+        (**self).on_outcome(cx, engine, outcome);
+    }
+    fn next_wake(&self) -> Option<Time> {
+        (**self).next_wake()
+    }
+    fn on_wake(&mut self, cx: &mut Cx<'_>) {
+        (**self).on_wake(cx);
+    }
+    fn check(&self, roster: &Roster) -> Result<(), String> {
+        (**self).check(roster)
+    }
+}
+
+/// What a scheme may look at and draw from during a call.
+#[derive(Debug)]
+pub struct Cx<'a> {
+    /// The time of the event being handled.
+    pub now: Time,
+    /// Every engine.
+    pub roster: &'a Roster,
+    /// The scheme's own stream of the run's seed.
+    pub rng: &'a mut Rng,
+}
+
+/// What is known of the task to place.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Request<'a> {
+    /// The engines it may go to.
+    pub candidates: Candidates<'a>,
+    /// 1 for the first dispatch of a task, counted up with each further one.
+    pub attempt: u32,
+}
+
+impl<'a> Request<'a> {
+    /// A first attempt among `candidates`.
+    pub const fn new(candidates: Candidates<'a>) -> Self {
+        Request { candidates, attempt: 1 }
+    }
+
+    /// The same with another attempt number.
+    pub const fn attempt(mut self, attempt: u32) -> Self {
+        self.attempt = attempt;
+        self
+    }
+}
+
+/// Limits on placement that depend on the task. Those that do not (hwm, draining, dead) are the roster's `is_open`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Candidates<'a> {
+    /// Any open engine.
+    All,
+    /// Only these; each of them is open, and there is at least one.
+    Only(&'a [EngineIx]),
+    /// Any open engine but these (open or not); at least one open engine is left.
+    Except(&'a [EngineIx]),
+}
+
+impl Candidates<'_> {
+    /// Whether the limits admit `engine`. O(k).
+    pub fn contains(&self, engine: EngineIx) -> bool {
+        match self {
+            Candidates::All => true,
+            Candidates::Only(list) => list.contains(&engine),
+            Candidates::Except(list) => !list.contains(&engine),
+        }
+    }
+}
+
+/// A decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// Send it to this engine, which is open and a candidate.
+    Engine(EngineIx),
+    /// Send it nowhere yet: ask again at `until`, or, if `None`, at the next change of an engine.
+    Defer {
+        /// When to ask again at the latest.
+        until: Option<Time>,
+    },
+}
+
+/// One word of a scheme's own for each task in flight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ticket(pub u64);
+
+/// How a dispatch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What `on_dispatch` returned.
+    pub ticket: Ticket,
+    /// How it ended.
+    pub ending: Ending,
+    /// From dispatch to now.
+    pub latency: std::time::Duration,
+}
+
+/// The ways in which a dispatch ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The engine ran it and it succeeded.
+    Ok,
+    /// The engine ran it and it failed.
+    Failed,
+    /// The engine refused it: a dependency that it checks itself was not met.
+    Unmet,
+    /// The engine died, or could not be reached.
+    Lost,
+    /// It was taken back, or the engine dropped it on request.
+    Cancelled,
+}
+
+/// What a scheme has to be told beyond the roster. Nothing that is not declared is computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Needs {
+    /// [`Outcome::latency`] is looked at.
+    pub latency: bool,
+}

@@ -1,0 +1,59 @@
+//! Least recently used: the engine that has waited longest for a task, whatever its load.
+//! Source: ipyparallel's `lru` (the head of its engine list). Without an hwm this is round robin.
+
+use super::{NoParameters, stamp_key};
+use crate::index::WinnerTree;
+use crate::{Candidates, Cx, EngineIx, Named, Outcome, Pick, Request, Roster, Scheme, SchemeError, Ticket};
+
+/// The scheme `lru`.
+#[derive(Clone, Debug, Default)]
+pub struct Lru {
+    open: WinnerTree,
+}
+
+impl Scheme for Lru {
+    fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
+        let found = match request.candidates {
+            Candidates::All => self.open.min(),
+            Candidates::Only(list) => list.iter().copied().min_by_key(|&engine| cx.roster.stamp(engine)),
+            Candidates::Except(list) => self.open.min_except(list),
+        };
+        found.map_or(Pick::Defer { until: None }, Pick::Engine)
+    }
+
+    fn on_open(&mut self, cx: &mut Cx<'_>, engine: EngineIx) {
+        self.open.set(engine, stamp_key(cx.roster, engine));
+    }
+
+    fn on_close(&mut self, _cx: &mut Cx<'_>, engine: EngineIx) {
+        self.open.remove(engine);
+    }
+
+    fn on_dispatch(&mut self, cx: &mut Cx<'_>, engine: EngineIx, _request: &Request<'_>) -> Ticket {
+        if cx.roster.is_open(engine) {
+            self.open.set(engine, stamp_key(cx.roster, engine));
+        }
+        Ticket::default()
+    }
+
+    fn on_outcome(&mut self, _cx: &mut Cx<'_>, _engine: EngineIx, _outcome: &Outcome) {}
+
+    fn check(&self, roster: &Roster) -> Result<(), String> {
+        for engine in (0..roster.slots() as u32).map(EngineIx::new) {
+            let expected = roster.is_open(engine).then(|| stamp_key(roster, engine));
+            if self.open.key(engine) != expected {
+                return Err(format!("{engine:?}: indexed under {:?}, roster says {expected:?}", self.open.key(engine)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Named for Lru {
+    const NAME: &'static str = "lru";
+    const SUMMARY: &'static str = "the least recently used engine; round robin when hwm is 0";
+    type Config = NoParameters;
+    fn build(_: NoParameters) -> Result<Self, SchemeError> {
+        Ok(Lru::default())
+    }
+}

@@ -1,0 +1,127 @@
+//! The name of a policy and its parameters, in one type with three spellings: a TOML table, a JSON value, and the command line's
+//! `name[key=value,...]`. A spelling is parsed here once and never interpreted again.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+/// A policy by name, with parameters for its configuration.
+///
+/// ```
+/// use pointsman_policies::SchemeSpec;
+/// let spec: SchemeSpec = "choices[d=3, memory=true]".parse()?;
+/// assert_eq!((spec.name(), &spec.parameters()["d"]), ("choices", &3.into()));
+/// assert_eq!(spec.to_string(), "choices[d=3,memory=true]");
+/// let table: SchemeSpec = serde_json::from_str(r#"{"name": "choices", "d": 3, "memory": true}"#)?;
+/// assert_eq!(table, spec);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemeSpec {
+    name: String,
+    parameters: Map<String, Value>,
+}
+
+impl SchemeSpec {
+    /// A policy without parameters.
+    pub fn named(name: impl Into<String>) -> Self {
+        SchemeSpec { name: name.into(), parameters: Map::new() }
+    }
+
+    /// The name as it was given, perhaps an alias.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The parameters as they were given; the policy's configuration type validates them.
+    pub fn parameters(&self) -> &Map<String, Value> {
+        &self.parameters
+    }
+}
+
+/// Why a spelling is not a policy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// No name, or a name with other characters than letters, digits, `_` and `-`.
+    #[error("'{0}' is not a policy name: write name or name[key=value,...]")]
+    Name(String),
+    /// Something other than `key=value` between the brackets.
+    #[error("'{0}' is not a parameter: write key=value")]
+    Parameter(String),
+    /// The same key twice.
+    #[error("parameter '{0}' is given twice")]
+    Repeated(String),
+}
+
+impl FromStr for SchemeSpec {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        let text = text.trim();
+        let (name, inside) = match text.split_once('[') {
+            Some((name, rest)) => {
+                (name.trim(), rest.strip_suffix(']').ok_or_else(|| SpecError::Name(text.to_owned()))?)
+            }
+            None => (text, ""),
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if name.is_empty() || !name.chars().all(plain) {
+            return Err(SpecError::Name(text.to_owned()));
+        }
+        let mut parameters = Map::new();
+        for part in inside.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let (key, value) = part.split_once('=').ok_or_else(|| SpecError::Parameter(part.to_owned()))?;
+            let (key, value) = (key.trim(), value.trim());
+            if key.is_empty() || !key.chars().all(plain) || value.is_empty() {
+                return Err(SpecError::Parameter(part.to_owned()));
+            }
+            // A word that is not a JSON number, boolean or string is taken as a string, so that names need no quotes.
+            let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+            if parameters.insert(key.to_owned(), value).is_some() {
+                return Err(SpecError::Repeated(key.to_owned()));
+            }
+        }
+        Ok(SchemeSpec { name: name.to_owned(), parameters })
+    }
+}
+
+impl fmt::Display for SchemeSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        for (n, (key, value)) in self.parameters.iter().enumerate() {
+            write!(f, "{}{key}={value}", if n == 0 { '[' } else { ',' })?;
+        }
+        f.write_str(if self.parameters.is_empty() { "" } else { "]" })
+    }
+}
+
+impl Serialize for SchemeSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut table = Map::new();
+        table.insert("name".into(), Value::String(self.name.clone()));
+        table.extend(self.parameters.clone());
+        table.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SchemeSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        match Value::deserialize(deserializer)? {
+            Value::String(text) => text.parse().map_err(D::Error::custom),
+            Value::Object(mut table) => {
+                let Some(Value::String(name)) = table.remove("name") else {
+                    return Err(D::Error::missing_field("name"));
+                };
+                let bare: SchemeSpec = name.parse().map_err(D::Error::custom)?;
+                if !bare.parameters.is_empty() {
+                    return Err(D::Error::custom(format!("parameters of '{name}' belong beside its name in a table")));
+                }
+                Ok(SchemeSpec { name: bare.name, parameters: table })
+            }
+            other => Err(D::Error::custom(format!("{other} is neither a policy name nor a table with one"))),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The contracts that can be seen from outside an event, verified by walking everything. For tests and debug builds: O(all).
+
+use pointsman_policies::{Candidates, Scheme};
+
+use super::TaskKey;
+use super::known::{EngineId, Presence};
+use super::machine::TaskScheduler;
+use super::state::State;
+
+impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
+    /// Verifies the contracts between events.
+    ///
+    /// # Errors
+    /// Says which contract is broken, by which task or engine.
+    pub fn check(&self) -> Result<(), String> {
+        self.placement.check()?;
+        self.check_engines()?;
+        if self.by_id.len() != self.tasks.len() {
+            return Err(format!("{} ids for {} tasks", self.by_id.len(), self.tasks.len()));
+        }
+        let mut bytes = 0;
+        for (key, task) in &self.tasks {
+            bytes += task.bytes;
+            self.check_task(key).map_err(|reason| format!("task {}: {reason}", task.id))?;
+        }
+        if bytes != self.queued_bytes {
+            return Err(format!("{bytes} bytes held, {} counted", self.queued_bytes));
+        }
+        Ok(())
+    }
+
+    fn check_engines(&self) -> Result<(), String> {
+        let mut up = 0;
+        for id in self.engines.ids().map(EngineId) {
+            let engine = self.engines.get(id);
+            up += usize::from(self.engines.is_up(id));
+            let (Presence::Up(ix) | Presence::Dying(ix, _)) = engine.presence else {
+                if !engine.running.is_empty() {
+                    return Err(format!("engine {}: gone, with tasks running", engine.uuid));
+                }
+                continue;
+            };
+            if self.roster().load(ix) as usize != engine.running.len() {
+                return Err(format!("engine {}: load {}, {} running", engine.uuid, self.roster().load(ix), engine.running.len()));
+            }
+            let runs = |&&key: &&TaskKey| matches!(self.tasks[key].state, State::Running { engine, .. } if engine == id);
+            if engine.running.iter().filter(runs).count() != engine.running.len() {
+                return Err(format!("engine {}: holds a task that does not run there", engine.uuid));
+            }
+            if matches!(engine.presence, Presence::Dying(..)) && self.roster().is_open(ix) {
+                return Err(format!("engine {}: lost and open", engine.uuid));
+            }
+        }
+        if up == self.engines.up { Ok(()) } else { Err(format!("{up} engines up, {} counted", self.engines.up)) }
+    }
+
+    fn check_task(&self, key: TaskKey) -> Result<(), String> {
+        let task = &self.tasks[key];
+        if self.find(&task.id) != Some(key) {
+            return Err("not found by its id".into());
+        }
+        if self.ledger.get(&task.id) != 0 {
+            return Err("live and recorded as ended".into());
+        }
+        if task.deadline.is_some_and(|at| !self.deadlines.contains(&(at, key))) {
+            return Err("its deadline is not watched".into());
+        }
+        let waits = !matches!(task.state, State::Running { .. });
+        if waits && task.timeout.is_some() && task.deadline.is_none() {
+            return Err("waits without its deadline".into());
+        }
+        if waits && task.dependencies_met() == (task.state == State::Blocked) {
+            return Err(format!("dependencies met: {}, state {:?}", task.dependencies_met(), task.state));
+        }
+        if waits && task.last_failure.is_none() && (task.is_bound() || task.after.unreachable()) && self.is_hopeless(task) {
+            return Err("waits for what can not happen".into());
+        }
+        let queued = |mut queue: Box<dyn Iterator<Item = &super::queue::Entry> + '_>| {
+            queue.any(|entry| entry.task == key && entry.epoch == task.epoch)
+        };
+        match task.state {
+            State::Ready if !queued(Box::new(self.ready.iter())) => return Err("ready and not queued".into()),
+            State::Parked => {
+                for engine in task.allowed() {
+                    if self.engines.is_up(engine) && !queued(Box::new(self.engines.get(engine).parked.iter())) {
+                        return Err(format!("not parked on {}", self.engines.get(engine).uuid));
+                    }
+                }
+            }
+            State::TurnedAway(turn) if self.turned_away.get(&turn) != Some(&key) => return Err("not in the log".into()),
+            _ => {}
+        }
+        if task.state.is_waiting_for_engine() && !self.deferred && self.deferred_until.is_none() && self.could_run(key) {
+            return Err("waits although an engine that it may use is open".into());
+        }
+        Ok(())
+    }
+
+    fn could_run(&self, key: TaskKey) -> bool {
+        let task = &self.tasks[key];
+        let up = |ids: &[EngineId]| ids.iter().filter_map(|&id| self.engines.up_ix(id)).collect::<Vec<_>>();
+        match task.state {
+            State::Parked => self.placement.any_open(&Candidates::Only(&up(&task.allowed()))),
+            _ => self.placement.any_open(&Candidates::Except(&up(&task.blacklist))),
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The last part: answers, failed attempts, and ends. An end tells every dependent, whose end may follow from it, without recursion.
+
+use std::collections::VecDeque;
+
+use pointsman_policies::{Ending, Outcome, Scheme, Time};
+
+use super::event::{Action, Reason, ReplyKind};
+use super::known::EngineId;
+use super::machine::{Ended, TaskScheduler};
+use super::state::{Edge, Failure, State, Task};
+use super::submit::ledger_word;
+use super::{FailKind, TaskKey};
+
+impl<P> Task<P> {
+    /// One of its dependencies ended.
+    pub(super) fn dependency_ended(&mut self, edge: Edge, ok: bool, engine: Option<EngineId>) {
+        match edge {
+            Edge::After => {
+                self.after.ended(ok);
+            }
+            Edge::Follow => {
+                if self.follow.ended(ok) {
+                    match engine {
+                        Some(engine) if self.follow_places.contains(&engine) => {}
+                        Some(engine) => self.follow_places.push(engine),
+                        None => self.follow_nowhere = true,
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
+    pub(super) fn result(&mut self, now: Time, id: &str, engine: &str, kind: ReplyKind, payload: P) {
+        let Some(key) = self.find(id) else {
+            if self.ledger.get(id) != 0 {
+                return self.reject(Reason::AlreadyAnswered);
+            }
+            // Nobody has answered it before: its request was handled by an earlier scheduler. Its client may still wait.
+            return self.actions.push_back(Action::PassOn { payload });
+        };
+        let State::Running { engine: where_, .. } = self.tasks[key].state else { return self.reject(Reason::NotRunningThere) };
+        if self.engines.find(engine) != Some(where_) {
+            return self.reject(Reason::NotRunningThere);
+        }
+        let ending = match kind {
+            ReplyKind::Ok => Ending::Ok,
+            ReplyKind::Failed => Ending::Failed,
+            ReplyKind::Aborted => Ending::Cancelled,
+            ReplyKind::Unmet => Ending::Unmet,
+        };
+        self.stop_running(now, key, ending);
+        match kind {
+            ReplyKind::Ok | ReplyKind::Aborted => self.reply(key, payload, kind == ReplyKind::Ok, where_),
+            ReplyKind::Failed => self.attempt_failed(now, key, where_, Failure::Reply(payload)),
+            ReplyKind::Unmet => {
+                self.counters.unmet += 1;
+                self.tasks[key].blacklist.push(where_);
+                self.wait_again(now, key);
+            }
+        }
+        self.bury_if_idle(now, where_);
+    }
+
+    /// A lost engine whose last task has been answered need not be waited for.
+    fn bury_if_idle(&mut self, now: Time, id: EngineId) {
+        if self.engines.get(id).running.is_empty() {
+            self.bury(now, id);
+        }
+    }
+
+    /// Takes a task off its engine.
+    pub(super) fn stop_running(&mut self, now: Time, key: TaskKey, ending: Ending) {
+        let task = &mut self.tasks[key];
+        let State::Running { engine: id, ix, place, ticket, since } = task.state else { return };
+        task.state = State::Blocked;
+        let running = &mut self.engines.get_mut(id).running;
+        running.swap_remove(place as usize);
+        if let Some(&moved) = running.get(place as usize)
+            && let State::Running { place: its_place, .. } = &mut self.tasks[moved].state
+        {
+            *its_place = place;
+        }
+        if self.placement.outcome(now, ix, &Outcome { ticket, ending, latency: now.since(since) }) {
+            self.turn.opened.push(id);
+        }
+    }
+
+    /// An attempt failed, or its engine died: again elsewhere if it may, else that is the end.
+    pub(super) fn attempt_failed(&mut self, now: Time, key: TaskKey, engine: EngineId, failure: Failure<P>) {
+        let task = &mut self.tasks[key];
+        if task.retries == 0 {
+            return self.end_with(key, failure, Some(engine));
+        }
+        task.retries -= 1;
+        task.blacklist.push(engine);
+        task.last_failure = Some(failure);
+        self.counters.retried += 1;
+        self.wait_again(now, key);
+    }
+
+    /// Back among the waiting after an attempt, if any engine is left for it.
+    fn wait_again(&mut self, now: Time, key: TaskKey) {
+        self.start_waiting(now, key);
+        self.end_if_hopeless(now, key);
+    }
+
+    /// The engine of a dispatch is not connected: it is barred for a while, and the task waits as if it had never been sent.
+    pub(super) fn send_failed(&mut self, now: Time, key: TaskKey, attempt: u32) {
+        match self.tasks.get(key).map(|task| (task.attempt, task.state)) {
+            Some((at, State::Running { engine, .. })) if at == attempt => {
+                self.stop_running(now, key, Ending::Lost);
+                if self.engines.is_up(engine) {
+                    self.engines.get_mut(engine).unreachable_until = Some(now + self.limits.reconnect);
+                    self.bar_or_admit(now, engine);
+                }
+                self.wait_again(now, key);
+                self.bury_if_idle(now, engine);
+            }
+            _ => self.reject(Reason::StaleAttempt),
+        }
+    }
+
+    /// Whether no engine that is up can ever run it, whatever happens but a new engine.
+    pub(super) fn is_hopeless(&self, task: &Task<P>) -> bool {
+        if task.after.unreachable() || task.follow.unreachable() {
+            return true;
+        }
+        if !task.is_bound() {
+            let turned = task.blacklist.iter().filter(|&&id| self.engines.is_up(id)).count();
+            return task.last_failure.is_some() && turned >= self.engines.up;
+        }
+        let usable = |engine: &EngineId| self.engines.is_up(*engine) && !task.blacklist.contains(engine);
+        if let Some(targets) = &task.targets
+            && !targets.iter().any(usable)
+        {
+            return true;
+        }
+        let follow = &task.follow;
+        if follow.empty {
+            return false;
+        }
+        // All: one place for everything followed, and that place usable. Any: some place, now or when the rest has ended.
+        if follow.all && (task.follow_nowhere || task.follow_places.len() > 1) {
+            return true;
+        }
+        let settled = if follow.all { !task.follow_places.is_empty() } else { follow.open == 0 };
+        settled && !task.allowed().iter().any(|&engine| self.engines.is_up(engine))
+    }
+
+    /// Ends a waiting task that no engine can ever run: with the failure it had, or as impossible. One that has failed and has a
+    /// timeout waits for that instead, in case an engine joins.
+    pub(super) fn end_if_hopeless(&mut self, _now: Time, key: TaskKey) {
+        let Some(task) = self.tasks.get(key) else { return };
+        if matches!(task.state, State::Running { .. }) || !self.is_hopeless(task) {
+            return;
+        }
+        if task.last_failure.is_some() && task.timeout.is_some() && !task.after.unreachable() && !task.follow.unreachable() {
+            return;
+        }
+        self.leave_waiting(key);
+        match self.tasks[key].last_failure.take() {
+            Some(failure) => self.end_with(key, failure, None),
+            None => self.fail(key, FailKind::ImpossibleDependency, None),
+        }
+    }
+
+    fn end_with(&mut self, key: TaskKey, failure: Failure<P>, engine: Option<EngineId>) {
+        match failure {
+            Failure::Reply(payload) => {
+                let engine = engine.or(self.tasks[key].blacklist.last().copied());
+                match engine {
+                    Some(engine) => self.reply(key, payload, false, engine),
+                    None => self.fail(key, FailKind::EngineError, None),
+                }
+            }
+            Failure::Lost(engine) => self.fail(key, FailKind::EngineError, Some(engine)),
+        }
+    }
+
+    /// Terminal: an engine's answer.
+    fn reply(&mut self, key: TaskKey, payload: P, ok: bool, engine: EngineId) {
+        self.counters.replied += 1;
+        self.actions.push_back(Action::Reply { payload });
+        self.end(key, ok, Some(engine));
+    }
+
+    /// Terminal: an error of our own. The task is in no queue any more.
+    pub(super) fn fail(&mut self, key: TaskKey, kind: FailKind, engine: Option<EngineId>) {
+        self.counters.failed += 1;
+        if let Some(payload) = self.end(key, false, engine) {
+            self.actions.push_back(Action::Fail { kind, engine, payload });
+        }
+    }
+
+    /// Forgets a task but for its word in the ledger, and remembers to tell its dependents.
+    fn end(&mut self, key: TaskKey, ok: bool, engine: Option<EngineId>) -> Option<P> {
+        let hash = self.hash(&self.tasks[key].id);
+        if let Ok(entry) = self.by_id.find_entry(hash, |&other| other == key) {
+            entry.remove();
+        }
+        let task = self.tasks.remove(key)?;
+        self.queued_bytes -= task.bytes;
+        self.ledger.set(&task.id, ledger_word(ok, engine));
+        for dependency in task.waits_for {
+            self.forget_dependent(dependency);
+        }
+        if !task.dependents.is_empty() {
+            self.turn.ended.push_back(Ended { dependents: task.dependents, ok, engine });
+        }
+        Some(task.payload)
+    }
+
+    /// One dependent of a live task has ended: its edge is dead, and dead edges are swept once they are the majority.
+    fn forget_dependent(&mut self, dependency: TaskKey) {
+        let Some(task) = self.tasks.get_mut(dependency) else { return };
+        task.dead_dependents += 1;
+        if task.dead_dependents * 2 > task.dependents.len() && task.dependents.len() >= 64 {
+            let mut edges = std::mem::take(&mut task.dependents);
+            task.dead_dependents = 0;
+            edges.retain(|&(key, _)| self.tasks.contains_key(key));
+            self.tasks[dependency].dependents = edges;
+        }
+    }
+
+    /// Tells dependents of ends, and theirs of theirs, then places what has become placeable.
+    pub(super) fn settle(&mut self, now: Time) {
+        loop {
+            while let Some(Ended { dependents, ok, engine }) = self.turn.ended.pop_front() {
+                for (key, edge) in dependents {
+                    self.hear_of_end(now, key, edge, ok, engine);
+                }
+            }
+            self.fill(now);
+            if self.turn.ended.is_empty() {
+                break;
+            }
+        }
+        if self.turn.ended.capacity() > 1024 {
+            self.turn.ended = VecDeque::new();
+        }
+    }
+
+    fn hear_of_end(&mut self, now: Time, key: TaskKey, edge: Edge, ok: bool, engine: Option<EngineId>) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let places = task.follow_places.len();
+        task.dependency_ended(edge, ok, engine);
+        if task.follow_places.len() > places
+            && let Some(engine) = engine
+        {
+            self.bind(key, engine);
+            let task = &self.tasks[key];
+            if task.state == State::Parked && task.allowed().contains(&engine) {
+                self.park_on(key, engine);
+                self.turn.released.push(key);
+            }
+        }
+        self.end_if_hopeless(now, key);
+        if self.tasks.contains_key(key) {
+            self.release_if_met(key);
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The machine's state and its front door: one event in, any number of actions out.
+//! What each event does is told in the files beside this one, in the order of a task's life: submit, place, finish.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use pointsman_core::Ledger;
+use pointsman_policies::{Placement, Roster, Scheme, Time};
+use slotmap::SlotMap;
+use smallvec::SmallVec;
+
+use super::event::{Action, Counters, Event, Limits, Reason};
+use super::known::{EngineId, KnownEngines, Presence};
+use super::queue::SeqQueue;
+use super::state::{Edge, Failure, State, Task};
+use super::{FailKind, TaskKey};
+
+/// Holds tasks back until their dependencies are met, places them by a scheme, and sees each through to one terminal action.
+///
+/// # Calling order
+/// [`handle`](Self::handle) an event or [`handle_timeout`](Self::handle_timeout); then [`poll_action`](Self::poll_action) until it
+/// returns nothing; then sleep at most until [`poll_timeout`](Self::poll_timeout). `now` never goes back.
+///
+/// # Contracts
+/// Every accepted task gets exactly one terminal action. The load of an engine is the number of tasks running there. No open engine
+/// stands by while a ready task that may use it waits, unless the scheme deferred it. Among tasks that an engine may run, the oldest
+/// goes first; those that an engine has turned away are ordered among themselves by when that was. The same configuration, seed and
+/// events give the same actions. What a peer does wrong is an [`Action::Reject`]. [`check`](Self::check) verifies what can be seen.
+///
+/// # Cost
+/// A submission costs O(dependencies + targets), an end O(dependents), each plus the scheme's O(log engines): nothing depends on how many
+/// tasks wait or have ended. A departure of an engine costs O(tasks bound to it).
+///
+/// ```
+/// use pointsman_policies::{Time, schemes::LeastLoad};
+/// use pointsman_schedulers::task::{Action, Event, Limits, ReplyKind, TaskScheduler, TaskSpec};
+///
+/// let mut scheduler = TaskScheduler::new(LeastLoad::default(), Limits::default(), 1);
+/// let now = Time::ZERO;
+/// scheduler.handle(now, Event::Submit { id: "t", spec: Ok(TaskSpec::default()), payload: "request", bytes: 7 });
+/// assert!(scheduler.poll_action().is_none()); // no engine yet
+/// scheduler.handle(now, Event::EngineUp { uuid: "e" });
+/// assert!(matches!(scheduler.poll_action(), Some(Action::Dispatch { payload: "request", attempt: 1, .. })));
+/// scheduler.handle(now, Event::Result { id: "t", engine: "e", kind: ReplyKind::Ok, payload: "answer" });
+/// assert_eq!(scheduler.poll_action(), Some(Action::Reply { payload: "answer" }));
+/// ```
+#[derive(Debug)]
+pub struct TaskScheduler<S, P> {
+    pub(super) limits: Limits,
+    pub(super) placement: Placement<S>,
+    pub(super) engines: KnownEngines,
+    pub(super) tasks: SlotMap<TaskKey, Task<P>>,
+    /// Live tasks by id; the ids themselves are in `tasks`.
+    pub(super) by_id: HashTable<TaskKey>,
+    pub(super) hasher: FixedState,
+    /// What became of every task that has ended.
+    pub(super) ledger: Ledger,
+    pub(super) next_seq: u64,
+    pub(super) queued_bytes: usize,
+    /// Ready tasks that may run anywhere.
+    pub(super) ready: SeqQueue,
+    /// Ready tasks that may run anywhere but where they were turned away, in the order in which that happened.
+    pub(super) turned_away: BTreeMap<u64, TaskKey>,
+    pub(super) next_turn: u64,
+    /// The longest blacklist that a task in `turned_away` may have.
+    pub(super) longest_blacklist: usize,
+    pub(super) deadlines: BTreeSet<(Time, TaskKey)>,
+    pub(super) actions: VecDeque<Action<P>>,
+    pub(super) counters: Counters,
+    /// Set when the scheme put a task off: then every open engine is looked at again.
+    pub(super) deferred: bool,
+    pub(super) deferred_until: Option<Time>,
+    /// Work of the event being handled, kept for its allocations.
+    pub(super) turn: Turn,
+}
+
+/// What the event being handled has set in motion.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    /// Engines that have room now.
+    pub(super) opened: SmallVec<[EngineId; 4]>,
+    /// Tasks that became ready.
+    pub(super) released: Vec<TaskKey>,
+    /// Ends of tasks that dependents have not heard of.
+    pub(super) ended: VecDeque<Ended>,
+}
+
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) dependents: Vec<(TaskKey, Edge)>,
+    pub(super) ok: bool,
+    pub(super) engine: Option<EngineId>,
+}
+
+impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
+    /// An empty scheduler. All randomness follows from `seed`.
+    pub fn new(scheme: S, limits: Limits, seed: u64) -> Self {
+        TaskScheduler {
+            limits,
+            placement: Placement::new(scheme, seed),
+            engines: KnownEngines::default(),
+            tasks: SlotMap::with_key(),
+            by_id: HashTable::new(),
+            hasher: FixedState::with_seed(seed),
+            ledger: Ledger::default(),
+            next_seq: 0,
+            queued_bytes: 0,
+            ready: SeqQueue::default(),
+            turned_away: BTreeMap::new(),
+            next_turn: 0,
+            longest_blacklist: 0,
+            deadlines: BTreeSet::new(),
+            actions: VecDeque::new(),
+            counters: Counters::default(),
+            deferred: false,
+            deferred_until: None,
+            turn: Turn::default(),
+        }
+    }
+
+    /// Takes in one event.
+    pub fn handle(&mut self, now: Time, event: Event<'_, P>) {
+        match event {
+            Event::EngineUp { uuid } => self.engine_up(now, uuid),
+            Event::EngineDown { uuid } => self.engine_down(now, uuid),
+            Event::EngineDraining { uuid, draining } => self.engine_draining(now, uuid, draining),
+            Event::Submit { id, spec, payload, bytes } => self.submit(now, id, spec, payload, bytes),
+            Event::Result { id, engine, kind, payload } => self.result(now, id, engine, kind, payload),
+            Event::SendFailed { task, attempt } => self.send_failed(now, task, attempt),
+            Event::Cancel { id } => match self.find(id) {
+                Some(key) if !matches!(self.tasks[key].state, State::Running { .. }) => {
+                    self.leave_waiting(key);
+                    self.fail(key, FailKind::Cancelled, None);
+                }
+                _ => self.reject(Reason::NotWaiting),
+            },
+        }
+        self.settle(now);
+    }
+
+    /// Lets time pass: expires waiting tasks, gives up on lost engines, tries unreachable ones again, wakes the scheme.
+    pub fn handle_timeout(&mut self, now: Time) {
+        while let Some(&(at, key)) = self.deadlines.first()
+            && at <= now
+        {
+            self.leave_waiting(key);
+            self.fail(key, FailKind::TaskTimeout, None);
+        }
+        let troubled = if self.engines.unsettled > 0 { self.engines.ids() } else { 0..0 };
+        for id in troubled.map(EngineId) {
+            match self.engines.get(id).presence {
+                Presence::Dying(_, until) if until <= now => self.bury(now, id),
+                Presence::Up(_) if self.engines.get(id).unreachable_until.is_some_and(|at| at <= now) => {
+                    self.engines.get_mut(id).unreachable_until = None;
+                    self.bar_or_admit(now, id);
+                }
+                _ => {}
+            }
+        }
+        self.placement.wake(now);
+        if self.deferred_until.is_some_and(|at| at <= now) {
+            self.deferred_until = None;
+            self.deferred = true;
+        }
+        self.settle(now);
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action<P>> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) at the latest. O(engines that are lost or unreachable), O(1) otherwise.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let engines = if self.engines.unsettled == 0 {
+            None
+        } else {
+            self.engines.ids().filter_map(|id| self.engines.get(EngineId(id)).wakes_at()).min()
+        };
+        let task = self.deadlines.first().map(|&(at, _)| at);
+        [task, engines, self.deferred_until, self.placement.next_wake()].into_iter().flatten().min()
+    }
+
+    /// An engine's uuid.
+    ///
+    /// # Panics
+    /// If the id is of another scheduler.
+    pub fn uuid(&self, engine: EngineId) -> &str {
+        &self.engines.get(engine).uuid
+    }
+
+    /// The engines as the scheme sees them.
+    pub fn roster(&self) -> &Roster {
+        self.placement.roster()
+    }
+
+    /// The scheme.
+    pub fn scheme(&self) -> &S {
+        self.placement.scheme()
+    }
+
+    /// What it has done so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// How often the scheme answered with an engine that it must not use.
+    pub fn scheme_faults(&self) -> u64 {
+        self.placement.faults()
+    }
+
+    /// Tasks that have not ended.
+    pub fn live_tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// The live task of an id.
+    pub fn task(&self, id: &str) -> Option<TaskKey> {
+        self.find(id)
+    }
+
+    /// The id of a live task.
+    pub fn task_id(&self, task: TaskKey) -> Option<&str> {
+        self.tasks.get(task).map(|task| &*task.id)
+    }
+
+    /// What is known of ended tasks.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    pub(super) fn find(&self, id: &str) -> Option<TaskKey> {
+        self.by_id.find(self.hash(id), |&key| &*self.tasks[key].id == id).copied()
+    }
+
+    pub(super) fn hash(&self, id: &str) -> u64 {
+        use std::hash::{BuildHasher, Hasher};
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(id.as_bytes());
+        hasher.finish()
+    }
+
+    pub(super) fn reject(&mut self, reason: Reason) {
+        match reason {
+            Reason::AlreadyAnswered => self.counters.late += 1,
+            _ => self.counters.rejected += 1,
+        }
+        self.actions.push_back(Action::Reject { reason });
+    }
+
+    /// Gives up on a lost engine: what still ran there has failed, and its place in the roster is free.
+    pub(super) fn bury(&mut self, now: Time, id: EngineId) {
+        let Presence::Dying(ix, _) = self.engines.get(id).presence else { return };
+        let mut running = self.engines.get(id).running.clone();
+        running.sort_unstable_by_key(|&key| self.tasks[key].seq); // the oldest goes back first
+        for key in running {
+            self.stop_running(now, key, pointsman_policies::Ending::Lost);
+            self.attempt_failed(now, key, id, Failure::Lost(id));
+        }
+        self.placement.leave(now, ix);
+        self.engines.set_presence(id, Presence::Gone);
+    }
+
+    fn engine_up(&mut self, now: Time, uuid: &str) {
+        let id = self.engines.find_or_add(uuid);
+        match self.engines.get(id).presence {
+            Presence::Up(_) => return self.reject(Reason::EngineAlreadyUp),
+            Presence::Dying(..) => self.bury(now, id), // it is another life: what the former ran is lost
+            Presence::Gone => {}
+        }
+        let ix = self.placement.join(now, self.limits.hwm);
+        self.engines.took_slot(id, ix);
+        self.engines.set_presence(id, Presence::Up(ix));
+        let engine = self.engines.get_mut(id);
+        engine.cursor = 0;
+        engine.draining = false;
+        engine.unreachable_until = None;
+        engine.parked = SeqQueue::default();
+        // Tasks that name it, or follow what ran on it in a former life, may use it again.
+        for key in self.bound_tasks(id) {
+            if self.tasks[key].state == State::Parked && self.tasks[key].allowed().contains(&id) {
+                self.park_on(key, id);
+            }
+        }
+        self.turn.opened.push(id);
+    }
+
+    fn engine_down(&mut self, now: Time, uuid: &str) {
+        let Some((id, ix)) = self.engines.find(uuid).and_then(|id| Some((id, self.engines.up_ix(id)?))) else {
+            return self.reject(Reason::UnknownEngine);
+        };
+        self.placement.set_barred(now, ix, true);
+        self.engines.set_presence(id, Presence::Dying(ix, now + self.limits.grace));
+        self.engines.get_mut(id).unreachable_until = None;
+        if self.limits.grace.is_zero() || self.engines.get(id).running.is_empty() {
+            self.bury(now, id);
+        }
+        for key in self.bound_tasks(id) {
+            self.end_if_hopeless(now, key);
+        }
+        // A free task is lost only if every engine left has turned it away, which takes a blacklist as long as the roster.
+        if self.longest_blacklist >= self.engines.up {
+            let keys: Vec<TaskKey> = self.turned_away.values().copied().collect();
+            self.longest_blacklist = keys.iter().map(|&key| self.tasks[key].blacklist.len()).max().unwrap_or(0);
+            for key in keys {
+                self.end_if_hopeless(now, key);
+            }
+        }
+    }
+
+    fn engine_draining(&mut self, now: Time, uuid: &str, draining: bool) {
+        match self.engines.find(uuid).filter(|&id| self.engines.is_up(id)) {
+            Some(id) => {
+                self.engines.get_mut(id).draining = draining;
+                self.bar_or_admit(now, id);
+            }
+            None => self.reject(Reason::UnknownEngine),
+        }
+    }
+
+    /// Opens or closes an engine that is up, after draining or reachability has changed.
+    pub(super) fn bar_or_admit(&mut self, now: Time, id: EngineId) {
+        self.engines.count_unsettled();
+        if let Some(ix) = self.engines.up_ix(id) {
+            let engine = self.engines.get(id);
+            let barred = engine.draining || engine.unreachable_until.is_some();
+            if self.placement.set_barred(now, ix, barred) {
+                self.turn.opened.push(id);
+            }
+        }
+    }
+
+    /// Live tasks that name the engine or follow what ran on it; drops the keys of those that have ended.
+    fn bound_tasks(&mut self, id: EngineId) -> Vec<TaskKey> {
+        let tasks = &self.tasks;
+        let engine = self.engines.get_mut(id);
+        engine.bound.retain(|&key| tasks.contains_key(key));
+        engine.bound_swept = engine.bound.len();
+        engine.bound.clone()
+    }
+
+    /// Notes that a task names an engine or follows what ran there.
+    pub(super) fn bind(&mut self, key: TaskKey, id: EngineId) {
+        let tasks = &self.tasks;
+        let engine = self.engines.get_mut(id);
+        engine.bound.push(key);
+        // Swept when it has doubled: O(1) amortised, and never more than half dead plus a little.
+        if engine.bound.len() > 2 * engine.bound_swept + 64 {
+            engine.bound.retain(|&key| tasks.contains_key(key));
+            engine.bound_swept = engine.bound.len();
+        }
+    }
+}

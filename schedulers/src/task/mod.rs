@@ -1,0 +1,22 @@
+//! The task scheduler: dependencies (`after` in time, `follow` in place), targets, retries, timeouts and limits, with the choice of
+//! an engine left to a [`Scheme`](pointsman_policies::Scheme). Every accepted task gets exactly one terminal action, whatever events come in whatever order.
+//!
+//! Start from [`TaskScheduler`] and its calling order; [`Event`] and [`Action`] are its two sides, [`TaskSpec`] is what a task asks for.
+
+mod check;
+mod event;
+mod finish;
+pub mod graph;
+mod known;
+mod machine;
+mod place;
+mod queue;
+mod spec;
+mod state;
+mod submit;
+
+pub use event::{Action, Counters, Event, FailKind, Limits, Reason, ReplyKind};
+pub use known::EngineId;
+pub use machine::TaskScheduler;
+pub use spec::{Dependency, InvalidSpec, TaskSpec};
+pub use state::TaskKey;

@@ -1,0 +1,149 @@
+//! What the scheduler holds of one task that has not ended.
+
+use std::time::Duration;
+
+use pointsman_policies::{EngineIx, Ticket, Time};
+use smallvec::SmallVec;
+
+use super::{Dependency, EngineId};
+
+slotmap::new_key_type! {
+    /// A live task. A key of a task that has ended is recognised and matches nothing.
+    pub struct TaskKey;
+}
+
+/// The last failure of a task that is to be tried again, kept in case nobody else can.
+#[derive(Clone, Debug)]
+pub(super) enum Failure<P> {
+    Reply(P),
+    Lost(EngineId),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum State {
+    /// Dependencies are not met.
+    Blocked,
+    /// May run on any engine; in the common queue.
+    Ready,
+    /// May run on a few engines; parked on each of them.
+    Parked,
+    /// May run on any engine but those that turned it away; in the log at that position.
+    TurnedAway(u64),
+    Running { engine: EngineId, ix: EngineIx, place: u32, ticket: Ticket, since: Time },
+}
+
+impl State {
+    pub(super) fn is_waiting_for_engine(self) -> bool {
+        matches!(self, State::Ready | State::Parked | State::TurnedAway(_))
+    }
+}
+
+/// Progress of a dependency: counters, no sets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    pub(super) all: bool,
+    pub(super) success: bool,
+    pub(super) failure: bool,
+    /// Dependencies that have not ended.
+    pub(super) open: u32,
+    /// Whether one that counts has ended.
+    pub(super) any_counted: bool,
+    /// Whether one that does not count has ended.
+    pub(super) any_missed: bool,
+    pub(super) empty: bool,
+}
+
+impl Progress {
+    pub(super) fn of(dependency: &Dependency) -> Self {
+        Progress {
+            all: dependency.all,
+            success: dependency.success,
+            failure: dependency.failure,
+            open: dependency.ids.len() as u32,
+            any_counted: false,
+            any_missed: false,
+            empty: dependency.ids.is_empty(),
+        }
+    }
+
+    /// One dependency ended; returns whether that outcome counts.
+    pub(super) fn ended(&mut self, ok: bool) -> bool {
+        let counts = if ok { self.success } else { self.failure };
+        self.open = self.open.saturating_sub(1);
+        self.any_counted |= counts;
+        self.any_missed |= !counts;
+        counts
+    }
+
+    pub(super) fn met(&self) -> bool {
+        self.empty || if self.all { self.open == 0 && !self.any_missed } else { self.any_counted }
+    }
+
+    pub(super) fn unreachable(&self) -> bool {
+        !self.empty && if self.all { self.any_missed } else { self.open == 0 && !self.any_counted }
+    }
+}
+
+/// Which of its two dependencies joins a task to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Edge {
+    After,
+    Follow,
+}
+
+#[derive(Debug)]
+pub(super) struct Task<P> {
+    pub(super) id: Box<str>,
+    pub(super) seq: u64,
+    pub(super) payload: P,
+    pub(super) bytes: usize,
+    pub(super) state: State,
+    /// Counts stays in queues, so that old entries are recognised.
+    pub(super) epoch: u32,
+    pub(super) after: Progress,
+    pub(super) follow: Progress,
+    /// Engines on which followed tasks have counted.
+    pub(super) follow_places: SmallVec<[EngineId; 2]>,
+    /// A followed task counted but ran nowhere.
+    pub(super) follow_nowhere: bool,
+    /// Engines named by the client, as far as they have ever been; `None` if it named none.
+    pub(super) targets: Option<Box<[EngineId]>>,
+    /// Engines that failed it or turned it away.
+    pub(super) blacklist: SmallVec<[EngineId; 2]>,
+    pub(super) retries: u32,
+    pub(super) timeout: Option<Duration>,
+    pub(super) deadline: Option<Time>,
+    pub(super) attempt: u32,
+    pub(super) last_failure: Option<Failure<P>>,
+    /// Live tasks that this one waits for.
+    pub(super) waits_for: SmallVec<[TaskKey; 2]>,
+    /// Tasks that wait for this one; may hold dead keys, counted beside.
+    pub(super) dependents: Vec<(TaskKey, Edge)>,
+    pub(super) dead_dependents: usize,
+}
+
+impl<P> Task<P> {
+    /// Whether it is bound to engines by name or place, rather than free to go anywhere.
+    pub(super) fn is_bound(&self) -> bool {
+        self.targets.is_some() || !self.follow.empty
+    }
+
+    /// The engines it may use now, for a bound task: targets and places of followed tasks, less the blacklist.
+    pub(super) fn allowed(&self) -> SmallVec<[EngineId; 4]> {
+        let fresh = |engine: &EngineId| !self.blacklist.contains(engine);
+        match (&self.targets, self.follow.empty) {
+            (Some(targets), true) => targets.iter().copied().filter(fresh).collect(),
+            // Targets are sorted, so each place costs a binary search.
+            (Some(targets), false) => {
+                let named = |engine: &EngineId| targets.binary_search(engine).is_ok() && fresh(engine);
+                self.follow_places.iter().copied().filter(named).collect()
+            }
+            (None, _) => self.follow_places.iter().copied().filter(fresh).collect(),
+        }
+    }
+
+    /// Whether its dependencies are met, so that only an engine is missing.
+    pub(super) fn dependencies_met(&self) -> bool {
+        self.after.met() && self.follow.met()
+    }
+}

@@ -1,0 +1,130 @@
+//! The first part of a task's life: admission. Dependencies become counters and edges here, names of engines become numbers, and
+//! what can never run is refused at once, always with a reply.
+
+use pointsman_policies::{Scheme, Time};
+use smallvec::SmallVec;
+
+use super::event::{Action, Reason};
+use super::known::EngineId;
+use super::machine::TaskScheduler;
+use super::spec::{Dependency, InvalidSpec, TaskSpec};
+use super::state::{Edge, Progress, State, Task};
+use super::{FailKind, TaskKey};
+
+/// A finished task's word in the ledger: how it ended in the low bits, where it ran, plus one, above.
+pub(super) fn ledger_word(ok: bool, engine: Option<EngineId>) -> u32 {
+    let place = engine.map_or(0, |engine| engine.number() + 1);
+    place << 2 | if ok { 1 } else { 2 }
+}
+
+/// The reverse; `None` for a task that has not ended.
+pub(super) fn read_word(word: u32) -> Option<(bool, Option<EngineId>)> {
+    (word != 0).then(|| (word & 3 == 1, (word >> 2).checked_sub(1).map(EngineId)))
+}
+
+impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
+    pub(super) fn submit(&mut self, now: Time, id: &str, spec: Result<TaskSpec, InvalidSpec>, payload: P, bytes: usize) {
+        if self.find(id).is_some() || self.ledger.get(id) != 0 {
+            return self.reject(Reason::DuplicateTask);
+        }
+        if self.tasks.len() >= self.limits.queued_tasks || self.queued_bytes.saturating_add(bytes) > self.limits.queued_bytes {
+            return self.refuse(id, payload, FailKind::QueueFull);
+        }
+        let Ok(spec) = spec else { return self.refuse(id, payload, FailKind::InvalidDependency) };
+        if !self.is_valid(id, &spec.after) || !self.is_valid(id, &spec.follow) {
+            return self.refuse(id, payload, FailKind::InvalidDependency);
+        }
+        let mut task = self.new_task(id, &spec, payload, bytes);
+        let waits_for = self.count_ended(&spec, &mut task);
+        if self.is_hopeless(&task) {
+            return self.refuse(id, task.payload, FailKind::ImpossibleDependency);
+        }
+        self.counters.accepted += 1;
+        self.queued_bytes += bytes;
+        let key = self.tasks.insert(task);
+        let (hash, hasher) = (self.hash(id), self.hasher.clone());
+        let tasks = &self.tasks;
+        self.by_id.insert_unique(hash, key, |&key| {
+            use std::hash::{BuildHasher, Hasher};
+            let mut hasher = hasher.build_hasher();
+            hasher.write(tasks[key].id.as_bytes());
+            hasher.finish()
+        });
+        for (dependency, edge) in waits_for {
+            self.tasks[dependency].dependents.push((key, edge));
+            self.tasks[key].waits_for.push(dependency);
+        }
+        for engine in self.bonds(key) {
+            self.bind(key, engine);
+        }
+        self.start_waiting(now, key);
+    }
+
+    /// Ends a task that was never accepted. Its dependents will find it failed.
+    fn refuse(&mut self, id: &str, payload: P, kind: FailKind) {
+        if kind != FailKind::QueueFull {
+            self.ledger.set(id, ledger_word(false, None));
+        }
+        self.counters.failed += 1;
+        self.actions.push_back(Action::Fail { kind, engine: None, payload });
+    }
+
+    /// Every dependency is another task that has been submitted, and some outcome counts.
+    fn is_valid(&self, id: &str, dependency: &Dependency) -> bool {
+        let known = |other: &str| other != id && (self.find(other).is_some() || self.ledger.get(other) != 0);
+        dependency.ids.is_empty()
+            || (dependency.success || dependency.failure) && dependency.ids.iter().all(|other| known(other))
+    }
+
+    fn new_task(&mut self, id: &str, spec: &TaskSpec, payload: P, bytes: usize) -> Task<P> {
+        self.next_seq += 1;
+        let targets = (!spec.targets.is_empty()).then(|| {
+            let mut known: Vec<EngineId> = spec.targets.iter().filter_map(|uuid| self.engines.find(uuid)).collect();
+            known.sort_unstable();
+            known.dedup();
+            known.into_boxed_slice()
+        });
+        Task {
+            id: id.into(),
+            seq: self.next_seq,
+            payload,
+            bytes,
+            state: State::Blocked,
+            epoch: 0,
+            after: Progress::of(&spec.after),
+            follow: Progress::of(&spec.follow),
+            follow_places: SmallVec::new(),
+            follow_nowhere: false,
+            targets,
+            blacklist: SmallVec::new(),
+            retries: spec.retries,
+            timeout: spec.timeout,
+            deadline: None,
+            attempt: 0,
+            last_failure: None,
+            waits_for: SmallVec::new(),
+            dependents: Vec::new(),
+            dead_dependents: 0,
+        }
+    }
+
+    /// Applies the dependencies that have ended already and returns the others.
+    fn count_ended(&self, spec: &TaskSpec, task: &mut Task<P>) -> Vec<(TaskKey, Edge)> {
+        let mut live = Vec::new();
+        for (dependency, edge) in [(&spec.after, Edge::After), (&spec.follow, Edge::Follow)] {
+            for id in &dependency.ids {
+                match read_word(self.ledger.get(id)) {
+                    Some((ok, engine)) => task.dependency_ended(edge, ok, engine),
+                    None => live.extend(self.find(id).map(|key| (key, edge))),
+                }
+            }
+        }
+        live
+    }
+
+    /// The engines a task is bound to by now.
+    fn bonds(&self, key: TaskKey) -> SmallVec<[EngineId; 4]> {
+        let task = &self.tasks[key];
+        task.targets.iter().flatten().chain(&task.follow_places).copied().collect()
+    }
+}
