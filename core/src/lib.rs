@@ -5,19 +5,17 @@
 
 pub mod connection_file;
 pub mod date;
-//pub mod db;
-//pub mod hub;
+pub mod db;
+pub mod hub;
 mod ledger;
 mod message;
 mod session;
 pub mod wire;
 
-// #[cfg(feature = "net")]
-//pub mod net;
-// #[cfg(feature = "net")]
-//pub mod peer;
-// #[cfg(feature = "net")]
-//pub mod relay;
+#[cfg(feature = "net")]
+pub mod net;
+#[cfg(feature = "net")]
+pub mod relay;
 
 pub use ledger::Ledger;
 pub use message::{DELIMITER, Envelope, LARGE_FRAME_BYTES, Malformed, Multipart, MultipartBuilder, find_delimiter};

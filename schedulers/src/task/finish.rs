@@ -53,7 +53,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         self.stop_running(now, key, ending);
         match kind {
             ReplyKind::Ok | ReplyKind::Aborted => self.reply(key, payload, kind == ReplyKind::Ok, where_),
-            ReplyKind::Failed => self.attempt_failed(now, key, where_, Failure::Reply(payload)),
+            ReplyKind::Failed => self.attempt_failed(now, key, Failure { engine: where_, reply: Some(payload) }),
             ReplyKind::Unmet => {
                 self.counters.unmet += 1;
                 self.tasks[key].blacklist.push(where_);
@@ -88,13 +88,13 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     }
 
     /// An attempt failed, or its engine died: again elsewhere if it may, else that is the end.
-    pub(super) fn attempt_failed(&mut self, now: Time, key: TaskKey, engine: EngineId, failure: Failure<P>) {
+    pub(super) fn attempt_failed(&mut self, now: Time, key: TaskKey, failure: Failure<P>) {
         let task = &mut self.tasks[key];
         if task.retries == 0 {
-            return self.end_with(key, failure, Some(engine));
+            return self.end_with(key, failure);
         }
         task.retries -= 1;
-        task.blacklist.push(engine);
+        task.blacklist.push(failure.engine);
         task.last_failure = Some(failure);
         self.counters.retried += 1;
         self.wait_again(now, key);
@@ -161,21 +161,15 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         }
         self.leave_waiting(key);
         match self.tasks[key].last_failure.take() {
-            Some(failure) => self.end_with(key, failure, None),
+            Some(failure) => self.end_with(key, failure),
             None => self.fail(key, FailKind::ImpossibleDependency, None),
         }
     }
 
-    fn end_with(&mut self, key: TaskKey, failure: Failure<P>, engine: Option<EngineId>) {
-        match failure {
-            Failure::Reply(payload) => {
-                let engine = engine.or(self.tasks[key].blacklist.last().copied());
-                match engine {
-                    Some(engine) => self.reply(key, payload, false, engine),
-                    None => self.fail(key, FailKind::EngineError, None),
-                }
-            }
-            Failure::Lost(engine) => self.fail(key, FailKind::EngineError, Some(engine)),
+    fn end_with(&mut self, key: TaskKey, failure: Failure<P>) {
+        match failure.reply {
+            Some(payload) => self.reply(key, payload, false, failure.engine),
+            None => self.fail(key, FailKind::EngineError, Some(failure.engine)),
         }
     }
 

@@ -256,7 +256,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         running.sort_unstable_by_key(|&key| self.tasks[key].seq); // the oldest goes back first
         for key in running {
             self.stop_running(now, key, pointsman_policies::Ending::Lost);
-            self.attempt_failed(now, key, id, Failure::Lost(id));
+            self.attempt_failed(now, key, Failure { engine: id, reply: None });
         }
         self.placement.leave(now, ix);
         self.engines.set_presence(id, Presence::Gone);

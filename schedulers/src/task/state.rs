@@ -14,9 +14,10 @@ slotmap::new_key_type! {
 
 /// The last failure of a task that is to be tried again, kept in case nobody else can.
 #[derive(Clone, Debug)]
-pub(super) enum Failure<P> {
-    Reply(P),
-    Lost(EngineId),
+pub(super) struct Failure<P> {
+    pub(super) engine: EngineId,
+    /// What the engine answered; nothing if it died.
+    pub(super) reply: Option<P>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

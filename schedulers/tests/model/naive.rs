@@ -15,8 +15,8 @@ pub(crate) enum Deed {
 
 #[derive(Clone, Debug)]
 enum Failure {
-    Reply(u64),
-    Lost,
+    Reply(u64, String),
+    Lost(String),
 }
 
 #[derive(Clone, Debug)]
@@ -209,7 +209,7 @@ impl Naive {
             self.tasks.iter().filter(|task| task.running.as_deref() == Some(uuid)).map(|task| task.seq).collect();
         self.engines.retain(|engine| engine.uuid != uuid);
         for seq in lost {
-            self.attempt_failed(now, seq, uuid, Failure::Lost);
+            self.attempt_failed(now, seq, Failure::Lost(uuid.to_owned()));
         }
     }
 
@@ -261,7 +261,7 @@ impl Naive {
             }
             ReplyKind::Failed => {
                 self.release(uuid);
-                self.attempt_failed(now, seq, uuid, Failure::Reply(answer));
+                self.attempt_failed(now, seq, Failure::Reply(answer, uuid.to_owned()));
             }
             ReplyKind::Unmet => {
                 task.blacklist.push(uuid.to_owned());
@@ -333,18 +333,23 @@ impl Naive {
         self.tasks.iter_mut().find(|task| task.seq == seq).unwrap()
     }
 
-    fn attempt_failed(&mut self, now: Time, seq: u64, uuid: &str, failure: Failure) {
+    fn attempt_failed(&mut self, now: Time, seq: u64, failure: Failure) {
         let task = self.task(seq);
         if task.retries == 0 {
-            return match failure {
-                Failure::Reply(answer) => self.reply(seq, answer, false, Some(uuid.to_owned())),
-                Failure::Lost => self.fail(seq, FailKind::EngineError, Some(uuid.to_owned())),
-            };
+            return self.end_with(seq, failure);
         }
         task.retries -= 1;
-        task.blacklist.push(uuid.to_owned());
+        let (Failure::Reply(_, place) | Failure::Lost(place)) = &failure;
+        task.blacklist.push(place.clone());
         task.last_failure = Some(failure);
         self.wait_again(now, seq);
+    }
+
+    fn end_with(&mut self, seq: u64, failure: Failure) {
+        match failure {
+            Failure::Reply(answer, place) => self.reply(seq, answer, false, Some(place)),
+            Failure::Lost(place) => self.fail(seq, FailKind::EngineError, Some(place)),
+        }
     }
 
     fn wait_again(&mut self, now: Time, seq: u64) {
@@ -384,12 +389,11 @@ impl Naive {
                     && !model.unreachable(&task.spec.follow)
             };
             let doomed = |task: &&Task| task.running.is_none() && model.is_hopeless(task) && !waits_for_timeout(task);
-            model.tasks.iter().find(doomed).map(|task| (task.seq, task.last_failure.clone(), task.blacklist.last().cloned()))
+            model.tasks.iter().find(doomed).map(|task| (task.seq, task.last_failure.clone()))
         };
-        while let Some((seq, failure, place)) = doomed(self) {
+        while let Some((seq, failure)) = doomed(self) {
             match failure {
-                Some(Failure::Reply(answer)) => self.reply(seq, answer, false, place),
-                Some(Failure::Lost) => self.fail(seq, FailKind::EngineError, place),
+                Some(failure) => self.end_with(seq, failure),
                 None => self.fail(seq, FailKind::ImpossibleDependency, None),
             }
         }

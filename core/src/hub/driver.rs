@@ -1,0 +1,262 @@
+//! The hub on its sockets: one thread that polls the query, notification and heartbeat sockets and a mailbox, feeds the machine, and does
+//! what it says. Every source has its bounded turn; records go to a thread of their own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::engines::EngineNumber;
+use super::machine::{Action, Copied, DbReply, Event, Hub, Now, Reason};
+use super::store::{self, Job};
+use crate::Multipart;
+use crate::db::{DbError, TaskDb};
+use crate::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Outbox, Port, PortError};
+
+/// Messages taken from one source before the next has its turn.
+const BURST: usize = 64;
+/// The most work that may wait for the store.
+const MAX_JOBS: usize = 4_000_000;
+const MAX_JOB_BYTES: usize = 2 << 30;
+
+/// What other threads tell the hub.
+#[derive(Debug)]
+pub enum HubInput {
+    /// A message passed by.
+    Copied(Copied),
+    /// The task scheduler sent a task to an engine.
+    Tracked {
+        /// The task.
+        msg_id: Box<str>,
+        /// The engine.
+        engine_uuid: Box<str>,
+    },
+    /// The store's answer.
+    Db(u64, Result<DbReply, DbError>),
+    /// The process shall end.
+    Stop,
+}
+
+/// What the hub tells other threads. Implementations must not wait.
+pub trait Outlet: Send {
+    /// An engine is there; called before clients hear of it.
+    fn engine_up(&mut self, uuid: &str, number: EngineNumber);
+    /// An engine is gone.
+    fn engine_down(&mut self, uuid: &str, number: EngineNumber);
+    /// Run this request as if a client had sent it; its answer is for the records only.
+    fn resubmit(&mut self, request: Arc<Multipart>);
+}
+
+/// The sockets of a hub, bound.
+pub struct HubSockets {
+    /// ROUTERs for requests; one for each interface.
+    pub queries: Vec<zmq::Socket>,
+    /// XPUB for notifications.
+    pub notifications: zmq::Socket,
+    /// PUB for pings.
+    pub ping: zmq::Socket,
+    /// ROUTER for their answers.
+    pub pong: zmq::Socket,
+}
+
+/// Runs a hub until it says stop.
+///
+/// # Errors
+/// If libzmq fails or the store's thread can not be started.
+pub fn run(
+    mut hub: Hub,
+    sockets: HubSockets,
+    inputs: &Mailbox<HubInput>,
+    to_self: Outbox<HubInput>,
+    db: Box<dyn TaskDb>,
+    outlet: &mut dyn Outlet,
+    started: &AtomicBool,
+) -> Result<(), PortError> {
+    let (jobs, job_mailbox) = Mailbox::new(MAX_JOBS, MAX_JOB_BYTES).map_err(|_| PortError::Other(zmq::Error::EMFILE))?;
+    let store = store::start(db, job_mailbox, to_self).map_err(|_| PortError::Other(zmq::Error::ENOMEM))?;
+    sockets.notifications.set_xpub_verbose(true)?; // each new subscriber shows itself, not only the first
+    let mut driver = Driver {
+        queries: sockets.queries.into_iter().map(Port::from).collect(),
+        notifications: sockets.notifications.into(),
+        ping: sockets.ping.into(),
+        pong: sockets.pong.into(),
+        clock: Clock::default(),
+        complaints: Complaints::new("hub"),
+        jobs: jobs.clone(),
+        // The query socket that each identity came by; with one socket it is never asked.
+        came_by: hashbrown::HashMap::new(),
+        lost_records: 0,
+    };
+    started.store(true, Ordering::Release);
+    let outcome = driver.serve(&mut hub, inputs, outlet);
+    jobs.send(Job::Close, 0);
+    if store.join().is_err() {
+        tracing::error!("the records thread died; the last task records may be lost");
+        return outcome.and(Err(PortError::Terminated));
+    }
+    outcome
+}
+
+struct Driver {
+    queries: Vec<Port>,
+    notifications: Port,
+    ping: Port,
+    pong: Port,
+    clock: Clock,
+    complaints: Complaints,
+    jobs: Outbox<Job>,
+    came_by: hashbrown::HashMap<Vec<u8>, usize>,
+    lost_records: u64,
+}
+
+impl Driver {
+    fn now(&self) -> Now {
+        Now { mono: self.clock.now(), date: Clock::date() }
+    }
+
+    fn serve(&mut self, hub: &mut Hub, inputs: &Mailbox<HubInput>, outlet: &mut dyn Outlet) -> Result<(), PortError> {
+        let mut buffer = FrameBuf::default();
+        let mut batch = Vec::new();
+        loop {
+            let mut busy = false;
+            inputs.take(BURST * 16, &mut batch);
+            for input in batch.drain(..) {
+                busy = true;
+                let event = match input {
+                    HubInput::Copied(copied) => Event::Copied(copied),
+                    HubInput::Tracked { msg_id, engine_uuid } => Event::Tracked { msg_id, engine_uuid },
+                    HubInput::Db(number, reply) => Event::Db(number, reply),
+                    HubInput::Stop => Event::Stop,
+                };
+                hub.handle(self.now(), event);
+                if self.act(hub, outlet) {
+                    return Ok(());
+                }
+            }
+            for _ in 0..BURST * 4 {
+                if !receive(&self.pong, &mut buffer)? {
+                    break;
+                }
+                busy = true;
+                if let [uuid, text] = buffer.frames() {
+                    let (uuid, text) = (uuid.as_ref().to_vec(), text.as_ref().to_vec());
+                    hub.handle(self.now(), Event::Pong { uuid, text });
+                }
+            }
+            let mut subscribed = false;
+            while receive(&self.notifications, &mut buffer)? {
+                subscribed |= buffer.frames().first().is_some_and(|frame| frame.as_ref().first() == Some(&1));
+            }
+            if subscribed {
+                hub.handle(self.now(), Event::Subscribed);
+            }
+            for index in 0..self.queries.len() {
+                for _ in 0..BURST {
+                    if !receive(&self.queries[index], &mut buffer)? {
+                        break;
+                    }
+                    busy = true;
+                    let message = Arc::new(buffer.pack());
+                    if self.queries.len() > 1 {
+                        self.came_by.insert(message.frame(0).to_vec(), index);
+                    }
+                    hub.handle(self.now(), Event::Query(message));
+                }
+            }
+            if hub.poll_timeout(self.clock.now()) <= self.clock.now() {
+                hub.handle_timeout(self.now());
+            }
+            if self.act(hub, outlet) {
+                return Ok(());
+            }
+            if !busy {
+                self.sleep(hub, inputs)?;
+            }
+        }
+    }
+
+    fn sleep(&self, hub: &Hub, inputs: &Mailbox<HubInput>) -> Result<(), PortError> {
+        let now = self.clock.now();
+        let wait = hub.poll_timeout(now).saturating_sub(now);
+        let mut items = vec![
+            zmq::PollItem::from_fd(inputs.fd(), zmq::POLLIN),
+            self.pong.socket().as_poll_item(zmq::POLLIN),
+            self.notifications.socket().as_poll_item(zmq::POLLIN),
+        ];
+        items.extend(self.queries.iter().map(|query| query.socket().as_poll_item(zmq::POLLIN)));
+        match zmq::poll(&mut items, wait.as_millis() as i64 + 1) {
+            Ok(_) | Err(zmq::Error::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Does what the hub says; true if it says stop.
+    fn act(&mut self, hub: &mut Hub, outlet: &mut dyn Outlet) -> bool {
+        while let Some(action) = hub.poll_action() {
+            match action {
+                Action::Reply { to, parts, buffers } => {
+                    let port = &self.queries[self.came_by.get(&to).copied().unwrap_or(0)];
+                    let mut frames: Vec<Frame> = std::iter::once(&to).chain(&parts).map(|part| Frame::copy_of(part)).collect();
+                    frames.extend(buffers.into_iter().map(Frame::of_bytes));
+                    if let Err(error) = port.send(&mut frames) {
+                        self.complaints.note(self.clock.now(), "reply not sent", error);
+                    }
+                }
+                Action::Notify(parts) => {
+                    let _ = self.notifications.send_parts(parts.iter().map(Vec::as_slice)); // a PUB never refuses
+                }
+                Action::Ping(text) => {
+                    let _ = self.ping.send_parts([text.as_bytes()]);
+                }
+                Action::EngineUp { uuid, number } => outlet.engine_up(&uuid, number),
+                Action::EngineDown { uuid, number } => outlet.engine_down(&uuid, number),
+                Action::Resubmit(request) => outlet.resubmit(request),
+                Action::Record { id, patch, create } => {
+                    let bytes = patch.size_bytes();
+                    if !self.jobs.send(Job::Merge { id, patch, create }, bytes) {
+                        self.lost_records += 1;
+                        let total = self.lost_records;
+                        self.complaints.note(
+                            self.clock.now(),
+                            "task record lost",
+                            format_args!("the store is too slow, {total} updates lost so far; tasks are not affected"),
+                        );
+                    }
+                }
+                Action::Db(number, call) => {
+                    if !self.jobs.send(Job::Call(number, call), 0) {
+                        let error = DbError::Store("too much work is waiting for the store; ask again later".into());
+                        hub.handle(self.now(), Event::Db(number, Err(error)));
+                    }
+                }
+                Action::Reject(reason) => self.complain(&reason),
+                Action::Stop => return true,
+            }
+        }
+        false
+    }
+
+    fn complain(&mut self, reason: &Reason) {
+        let now = self.clock.now();
+        match reason {
+            Reason::Malformed(malformed) => self.complaints.note(now, "malformed message", malformed),
+            Reason::Refused(refused) => self.complaints.note(now, "refused message", refused),
+            Reason::Json(part) => self.complaints.note(now, "unreadable message", format_args!("its {part} is not what it should be")),
+            Reason::UnknownType(name) => self.complaints.note(now, "unknown request", name.escape_debug()),
+            Reason::UnknownTask => self.complaints.note(now, "unknown reply", "nobody has made its request"),
+            Reason::StrayPong => tracing::debug!("a pong from nobody, or to an old ping"),
+            Reason::UnknownEngine => self.complaints.note(now, "unknown engine", "asked to unregister without a number"),
+        }
+    }
+}
+
+fn receive(port: &Port, buffer: &mut FrameBuf) -> Result<bool, PortError> {
+    match port.receive(buffer) {
+        Ok(()) => Ok(true),
+        Err(PortError::NotNow) => Ok(false),
+        Err(PortError::TooManyFrames) => Ok(true), // its first frames are refused as malformed
+        Err(error) => Err(error),
+    }
+}
+
+/// How long a stopping hub's last messages are given to leave, as the linger of its sockets.
+pub const LINGER: Duration = Duration::from_millis(500);

@@ -1,0 +1,411 @@
+//! The hub's state and front door: events in, actions out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use serde_json::Value;
+
+use super::answers::Asked;
+use super::engines::{EngineNumber, Engines};
+use super::hearts::Hearts;
+use crate::date::Date;
+use crate::db::{DbError, Keys, Patch, Query, Record};
+use crate::session::Parts;
+use crate::{Envelope, Ledger, Multipart, Session};
+
+/// How a hub behaves.
+#[derive(Clone, Debug)]
+pub struct HubConfig {
+    /// Time between pings.
+    pub heartbeat: Duration,
+    /// Pings that an engine may miss in a row.
+    pub max_misses: u32,
+    /// How long an engine may take from its request to its first answer to a ping.
+    pub registration_timeout: Duration,
+    /// How long direct requests of a lost engine may still be answered.
+    pub grace: Duration,
+    /// What registration replies carry as `connection_info`: the engine file of a reused one, else an empty object.
+    pub connection_info: Value,
+    /// Whether records are kept: without them results are known only as pending or completed.
+    pub keeps_records: bool,
+}
+
+impl Default for HubConfig {
+    fn default() -> Self {
+        HubConfig {
+            heartbeat: Duration::from_millis(3000),
+            max_misses: 10,
+            registration_timeout: Duration::from_secs(30),
+            grace: Duration::from_secs(1),
+            connection_info: Value::Object(serde_json::Map::new()),
+            keeps_records: true,
+        }
+    }
+}
+
+/// The time of an event, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Monotonic, since an origin of the driver's choice.
+    pub mono: Duration,
+    /// By the wall clock, for what is written down.
+    pub date: Date,
+}
+
+/// Where a copied message passed by (PROTOCOL: monitor copies).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// Direct request: `[uuid][client] message`.
+    In,
+    /// Direct reply: `[client][uuid] message`.
+    Out,
+    /// Task request: `[client] message`. The task scheduler has checked its signature.
+    InTask,
+    /// Task reply, or an error of the scheduler's own: `[client] .. message`. Checked, too.
+    OutTask,
+    /// Output of an engine: `[topic] message`.
+    Iopub,
+}
+
+/// A message that passed by.
+#[derive(Clone, Debug)]
+pub struct Copied {
+    /// Where.
+    pub topic: Topic,
+    /// Its frames.
+    pub message: Arc<Multipart>,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A message came to the query socket: `[sender] message`.
+    Query(Arc<Multipart>),
+    /// A message passed by.
+    Copied(Copied),
+    /// The task scheduler sent a task to an engine.
+    Tracked {
+        /// The task.
+        msg_id: Box<str>,
+        /// The engine.
+        engine_uuid: Box<str>,
+    },
+    /// An answer to a ping.
+    Pong {
+        /// The sender's identity.
+        uuid: Vec<u8>,
+        /// What it echoes.
+        text: Vec<u8>,
+    },
+    /// Somebody has subscribed to notifications and may have missed some.
+    Subscribed,
+    /// The store has done what an [`Action::Db`] asked.
+    Db(u64, Result<DbReply, DbError>),
+    /// The process was asked to stop.
+    Stop,
+}
+
+/// A question to the store that has an answer.
+#[derive(Clone, Debug)]
+pub enum DbCall {
+    /// Records of these ids, with buffers; unknown ones are left out.
+    Get(Vec<String>),
+    /// Matching records.
+    Find(Query, Keys),
+    /// Ids of submitted tasks.
+    History,
+    /// Remove these, and all that match.
+    Remove(Vec<String>, Vec<Query>),
+}
+
+/// Its answer.
+#[derive(Debug)]
+pub enum DbReply {
+    /// To `Get` and `Find`.
+    Records(Vec<Record>),
+    /// To `History`.
+    Ids(Vec<String>),
+    /// To `Remove`.
+    Removed,
+}
+
+/// Something to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Send a message on the query socket.
+    Reply {
+        /// To this identity.
+        to: Vec<u8>,
+        /// The message.
+        parts: Parts,
+        /// And what follows its content.
+        buffers: Vec<Bytes>,
+    },
+    /// Publish a notification.
+    Notify(Parts),
+    /// Publish a ping.
+    Ping(String),
+    /// Tell the schedulers of an engine, before clients hear of it.
+    EngineUp {
+        /// Its uuid.
+        uuid: Box<str>,
+        /// Its number.
+        number: EngineNumber,
+    },
+    /// Tell the schedulers that an engine is gone.
+    EngineDown {
+        /// Its uuid.
+        uuid: Box<str>,
+        /// Its number.
+        number: EngineNumber,
+    },
+    /// Give the task scheduler a request as if a client had sent it: `[] message`.
+    Resubmit(Arc<Multipart>),
+    /// Merge into a record; there is no answer.
+    Record {
+        /// The task.
+        id: String,
+        /// What is new.
+        patch: Patch,
+        /// Whether to make the record if there is none.
+        create: bool,
+    },
+    /// Ask the store; the answer comes as [`Event::Db`] with this number.
+    Db(u64, DbCall),
+    /// Count and log: a peer's mistake.
+    Reject(Reason),
+    /// End the process after sending what is above.
+    Stop,
+}
+
+/// What was wrong with a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It has not the frames of one.
+    Malformed(crate::Malformed),
+    /// It is not genuine.
+    Refused(crate::Refused),
+    /// A part is not the JSON it should be; which part.
+    Json(&'static str),
+    /// A message type that the protocol has not.
+    UnknownType(String),
+    /// A reply to a request that nobody has made.
+    UnknownTask,
+    /// A pong from nobody, or to no ping.
+    StrayPong,
+    /// An unregistration of nobody.
+    UnknownEngine,
+}
+
+/// What a hub has seen so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests answered.
+    pub queries: u64,
+    /// Copies taken in.
+    pub copies: u64,
+    /// Messages rejected.
+    pub rejected: u64,
+    /// Engines registered, ever.
+    pub registered: u64,
+}
+
+/// A request in flight.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) is_task: bool,
+    /// Where it was sent; nothing for a task that has not been.
+    pub(super) engine: Option<Box<str>>,
+}
+
+/// The hub. Calling order: [`handle`](Self::handle) or [`handle_timeout`](Self::handle_timeout), then
+/// [`poll_action`](Self::poll_action) until it returns nothing, then sleep at most until [`poll_timeout`](Self::poll_timeout).
+///
+/// Each event costs O(1) but for: a heartbeat, O(engines); an unregistration, O(requests in flight); a verbose queue request, the same.
+#[derive(Debug)]
+pub struct Hub {
+    pub(super) config: HubConfig,
+    pub(super) session: Session,
+    pub(super) engines: Engines,
+    pub(super) hearts: Hearts,
+    next_beat: Duration,
+    /// When to repeat the current ping for engines that are coming, and until when to do so at all.
+    next_probe: Duration,
+    probe_until: Duration,
+    pub(super) in_flight: HashMap<Box<str>, InFlight, FixedState>,
+    pub(super) unassigned: u64,
+    /// Every request that has completed.
+    pub(super) completed: Ledger,
+    /// Lost engines whose direct requests may still be answered.
+    pub(super) dying: VecDeque<(Duration, Box<str>)>,
+    pub(super) asked: HashMap<u64, Asked, FixedState>,
+    next_call: u64,
+    pub(super) actions: VecDeque<Action>,
+    pub(super) counters: Counters,
+}
+
+/// How often the ping is repeated while engines are coming, and for how long after the last of them asked.
+const PROBE_EVERY: Duration = Duration::from_millis(50);
+const PROBE_FOR: Duration = Duration::from_secs(10);
+
+impl Hub {
+    /// A hub without engines. `session` signs its messages and checks others'.
+    pub fn new(config: HubConfig, session: Session) -> Self {
+        Hub {
+            hearts: Hearts::new(config.max_misses),
+            config,
+            session,
+            engines: Engines::default(),
+            next_beat: Duration::ZERO,
+            next_probe: Duration::ZERO,
+            probe_until: Duration::ZERO,
+            in_flight: HashMap::default(),
+            unassigned: 0,
+            completed: Ledger::default(),
+            dying: VecDeque::new(),
+            asked: HashMap::default(),
+            next_call: 0,
+            actions: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes in one event.
+    pub fn handle(&mut self, now: Now, event: Event) {
+        match event {
+            Event::Query(message) => match Envelope::open(message) {
+                Ok(envelope) => self.query(now, &envelope),
+                Err(malformed) => self.reject(Reason::Malformed(malformed)),
+            },
+            Event::Copied(Copied { topic, message }) => match Envelope::open(message) {
+                Ok(envelope) => self.copied(now, topic, &envelope),
+                Err(malformed) => self.reject(Reason::Malformed(malformed)),
+            },
+            Event::Tracked { msg_id, engine_uuid } => self.tracked(&msg_id, engine_uuid),
+            Event::Pong { uuid, text } => self.pong(now, &uuid, &text),
+            Event::Subscribed => self.republish(now),
+            Event::Db(number, reply) => self.db_replied(now, number, reply),
+            Event::Stop => {
+                self.notify(now, "shutdown_notification", b"{}", &serde_json::json!({"status": "ok"}));
+                self.actions.push_back(Action::Stop);
+            }
+        }
+    }
+
+    /// Lets time pass: pings, engines that have gone silent, engines that never came.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if now.mono >= self.next_beat {
+            for uuid in self.hearts.beat(now.mono) {
+                if let Some(&number) = self.engines.numbers.get(&uuid) {
+                    tracing::warn!("engine {number} ({uuid}) has stopped answering and is taken for lost");
+                    self.unregister(now, number);
+                }
+            }
+            // From the last beat, not from now, so that lateness does not add up; but never two at once.
+            self.next_beat = (self.next_beat + self.config.heartbeat).max(now.mono + self.config.heartbeat / 2);
+            self.next_probe = now.mono + PROBE_EVERY;
+            self.actions.push_back(Action::Ping(self.hearts.ping().to_owned()));
+        }
+        if self.is_probing(now.mono) && now.mono >= self.next_probe {
+            self.next_probe = now.mono + PROBE_EVERY;
+            self.actions.push_back(Action::Ping(self.hearts.ping().to_owned()));
+        }
+        let late: Vec<Box<str>> =
+            self.engines.pending.iter().filter(|(_, pending)| pending.until <= now.mono).map(|(uuid, _)| uuid.clone()).collect();
+        for uuid in late {
+            tracing::warn!("engine {uuid} asked to register and never answered a ping; forgotten");
+            self.engines.cancel(&uuid);
+            self.hearts.forget(&uuid);
+        }
+        while let Some((until, _)) = self.dying.front()
+            && *until <= now.mono
+            && let Some((_, uuid)) = self.dying.pop_front()
+        {
+            self.strand(now, &uuid);
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) at the latest.
+    pub fn poll_timeout(&self, now: Duration) -> Duration {
+        let mut next = self.next_beat;
+        if self.is_probing(now) {
+            next = next.min(self.next_probe);
+        }
+        if let Some((until, _)) = self.dying.front() {
+            next = next.min(*until);
+        }
+        next
+    }
+
+    /// What it has seen so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn is_probing(&self, now: Duration) -> bool {
+        now < self.probe_until && !self.engines.pending.is_empty()
+    }
+
+    pub(super) fn probe(&mut self, now: Duration) {
+        self.probe_until = now + PROBE_FOR;
+        self.next_probe = self.next_probe.max(now + PROBE_EVERY / 4);
+        if self.next_probe > now + PROBE_EVERY {
+            self.next_probe = now + PROBE_EVERY;
+        }
+    }
+
+    pub(super) fn reject(&mut self, reason: Reason) {
+        self.counters.rejected += 1;
+        self.actions.push_back(Action::Reject(reason));
+    }
+
+    pub(super) fn notify(&mut self, now: Now, msg_type: &str, parent: &[u8], content: &Value) {
+        let parts = self.session.compose(msg_type, now.date, parent, b"{}", content.to_string().into_bytes());
+        self.actions.push_back(Action::Notify(parts));
+    }
+
+    pub(super) fn call_db(&mut self, call: DbCall, asked: Asked) {
+        self.next_call += 1;
+        self.asked.insert(self.next_call, asked);
+        self.actions.push_back(Action::Db(self.next_call, call));
+    }
+
+    /// Publishes every live engine again: a new subscriber may have missed its registration, and others do not mind.
+    fn republish(&mut self, now: Now) {
+        let live: Vec<_> = self.engines.live.iter().map(|(&number, live)| (number, live.uuid.clone())).collect();
+        for (number, uuid) in live {
+            self.notify(now, "registration_notification", b"{}", &serde_json::json!({"id": number, "uuid": uuid}));
+        }
+    }
+
+    fn pong(&mut self, now: Now, uuid: &[u8], text: &[u8]) {
+        let Some(uuid) = std::str::from_utf8(uuid).ok().filter(|uuid| self.hearts.pong(uuid, text)) else {
+            return self.reject(Reason::StrayPong);
+        };
+        if let Some(number) = self.engines.confirm(uuid) {
+            self.counters.registered += 1;
+            tracing::info!("engine {number} ({uuid}) registered");
+            self.actions.push_back(Action::EngineUp { uuid: uuid.into(), number });
+            self.notify(now, "registration_notification", b"{}", &serde_json::json!({"id": number, "uuid": uuid}));
+        }
+    }
+
+    /// An engine is gone, for whatever reason.
+    pub(super) fn unregister(&mut self, now: Now, number: EngineNumber) {
+        let Some(live) = self.engines.remove(number) else { return };
+        tracing::info!("engine {number} ({}) unregistered", live.uuid);
+        self.hearts.forget(&live.uuid);
+        self.actions.push_back(Action::EngineDown { uuid: live.uuid.clone(), number });
+        self.notify(now, "unregistration_notification", b"{}", &serde_json::json!({"id": number, "uuid": live.uuid}));
+        self.dying.push_back((now.mono + self.config.grace, live.uuid));
+    }
+}

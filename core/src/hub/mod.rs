@@ -1,0 +1,20 @@
+//! The hub: which engines there are and whether they live, what clients ask, and the records of what tasks did. A state machine, told
+//! of everything and asked for actions; it never touches a socket, a clock or a store, and no task waits for it.
+//!
+//! Start from [`Hub`]; with feature `net`, [`driver`] puts it on sockets.
+
+mod answers;
+mod engines;
+mod hearts;
+mod machine;
+mod queries;
+mod traffic;
+
+#[cfg(feature = "net")]
+pub mod driver;
+#[cfg(feature = "net")]
+mod store;
+
+pub use engines::EngineNumber;
+pub use hearts::Hearts;
+pub use machine::{Action, Copied, Counters, DbCall, DbReply, Event, Hub, HubConfig, Now, Reason, Topic};

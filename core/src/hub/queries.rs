@@ -1,0 +1,283 @@
+//! What clients and engines ask on the query socket. Everything that is asked gets an answer, unless it can not be trusted: then it is
+//! counted and left without one, as an answer would only help whoever forged it.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::answers::{Asked, Asker, Failure};
+use super::engines::EngineNumber;
+use super::machine::{Action, DbCall, Hub, Now, Reason};
+use crate::Envelope;
+use crate::db::{Keys, Query};
+use crate::wire::{self, Header};
+
+/// One or many of the things by which engines are named.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(untagged)]
+enum Targets {
+    #[default]
+    All,
+    Number(EngineNumber),
+    Name(String),
+    Many(Vec<Value>),
+    Other(Value),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Content<'a> {
+    #[serde(borrow)]
+    uuid: Option<Cow<'a, str>>,
+    id: Option<Value>,
+    targets: Option<Targets>,
+    verbose: Option<Value>,
+    msg_ids: Option<Value>,
+    engine_ids: Option<Value>,
+    status_only: Option<Value>,
+    query: Option<Map<String, Value>>,
+    keys: Option<Vec<String>>,
+}
+
+fn truth(value: Option<&Value>) -> bool {
+    value.is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)) && *value != 0)
+}
+
+/// A list of strings, or one string. A missing list is empty.
+fn strings(value: Option<&Value>, what: &str) -> Result<Vec<String>, Failure> {
+    let wrong = || Failure::hub("TypeError", format!("{what} must be a list of strings"));
+    match value {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::String(one)) => Ok(vec![one.clone()]),
+        Some(Value::Array(list)) => {
+            list.iter().map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong)).collect::<Result<_, _>>()
+        }
+        Some(_) => Err(wrong()),
+    }
+}
+
+impl Hub {
+    pub(super) fn query(&mut self, now: Now, envelope: &Envelope) {
+        if let Err(refused) = self.session.admit(envelope) {
+            return self.reject(Reason::Refused(refused));
+        }
+        let Ok(header) = Header::parse(envelope.header()) else { return self.reject(Reason::Json("header")) };
+        let asker = Asker { to: envelope.identity(0).to_vec(), parent: envelope.part_bytes(0) };
+        let outcome = match wire::object::<Content<'_>>(envelope.content()) {
+            Ok(content) => self.dispatch(now, &header.msg_type, content, &asker),
+            Err(error) => Err(Failure::hub("TypeError", format!("content of {}: {error}", header.msg_type))),
+        };
+        self.counters.queries += 1;
+        if let Err(failure) = outcome {
+            let reply_type = header.msg_type.strip_suffix("_request").map(|stem| format!("{stem}_reply"));
+            self.reply_failure(now, &asker, reply_type.as_deref().unwrap_or("hub_error"), failure);
+        }
+    }
+
+    fn dispatch(&mut self, now: Now, msg_type: &str, content: Content<'_>, asker: &Asker) -> Result<(), Failure> {
+        match msg_type {
+            "connection_request" => {
+                let engines: Map<String, Value> =
+                    self.engines.live.iter().map(|(number, live)| (number.to_string(), json!(live.uuid))).collect();
+                self.reply(now, asker, "connection_reply", &json!({"status": "ok", "engines": engines}));
+                Ok(())
+            }
+            "registration_request" => self.register(now, &content, asker),
+            "unregistration_request" => {
+                self.unregistration(now, content.id.as_ref());
+                Ok(())
+            }
+            "queue_request" => self.queue_status(now, &content, asker),
+            "load_request" => {
+                let loads = self.resolve(content.targets.as_ref())?.into_iter().map(|number| {
+                    let load = self.engines.live.get(&number).map_or(0, |live| live.queue + live.tasks);
+                    (number.to_string(), json!(load))
+                });
+                let mut reply: Map<String, Value> = loads.collect();
+                reply.insert("status".into(), json!("ok"));
+                self.reply(now, asker, "load_reply", &Value::Object(reply));
+                Ok(())
+            }
+            "result_request" => self.results(now, &content, asker),
+            "history_request" => {
+                self.call_db(DbCall::History, Asked::History(asker.clone()));
+                Ok(())
+            }
+            "db_request" => {
+                let query = Query::parse(&content.query.unwrap_or_default()).map_err(|e| Failure::own(e.ename(), e.to_string()))?;
+                let keys = Keys::parse(&content.keys.unwrap_or_default()).map_err(|e| Failure::own(e.ename(), e.to_string()))?;
+                self.call_db(DbCall::Find(query, keys.clone()), Asked::Find(asker.clone(), keys));
+                Ok(())
+            }
+            "purge_request" => self.purge(&content, asker),
+            "resubmit_request" => {
+                let ids = strings(content.msg_ids.as_ref(), "msg_ids")?;
+                self.call_db(DbCall::Get(ids.clone()), Asked::Resubmit(asker.clone(), ids));
+                Ok(())
+            }
+            "shutdown_request" => {
+                self.reply(now, asker, "shutdown_reply", &json!({"status": "ok"}));
+                self.notify(now, "shutdown_notification", &asker.parent.clone(), &json!({"status": "ok"}));
+                self.actions.push_back(Action::Stop);
+                Ok(())
+            }
+            "become_dask_request" | "stop_distributed_request" => {
+                Err(Failure::hub("NotImplementedError", "this controller does not start a Dask scheduler"))
+            }
+            unknown => {
+                self.reject(Reason::UnknownType(unknown.chars().take(60).collect()));
+                Err(Failure::hub("KeyError", format!("no such request: '{unknown}'")))
+            }
+        }
+    }
+
+    fn register(&mut self, now: Now, content: &Content<'_>, asker: &Asker) -> Result<(), Failure> {
+        let uuid = content.uuid.as_deref().filter(|uuid| !uuid.is_empty() && uuid.len() <= 255);
+        let Some(uuid) = uuid else { return Err(Failure::own("KeyError", "registration needs the engine's uuid")) };
+        if self.engines.numbers.contains_key(uuid) {
+            return Err(Failure::own("KeyError", format!("uuid '{uuid}' in use")));
+        }
+        let wanted = content.id.as_ref().and_then(Value::as_u64);
+        // The same engine may ask again before it has answered a ping: it keeps its number and is watched afresh.
+        let number = match self.engines.cancel(uuid) {
+            Some(number) => self.engines.reserve(uuid, Some(number), now.mono + self.config.registration_timeout),
+            None => self.engines.reserve(uuid, wanted, now.mono + self.config.registration_timeout),
+        };
+        self.hearts.watch(uuid);
+        self.probe(now.mono);
+        let reply = json!({
+            "id": number,
+            "status": "ok",
+            "hb_period": u64::try_from(self.config.heartbeat.as_millis()).unwrap_or(u64::MAX),
+            "connection_info": self.config.connection_info,
+        });
+        // Registration replies have no parent, and engines expect none.
+        let unparented = Asker { parent: bytes::Bytes::from_static(b"{}"), ..asker.clone() };
+        self.reply(now, &unparented, "registration_reply", &reply);
+        Ok(())
+    }
+
+    fn unregistration(&mut self, now: Now, id: Option<&Value>) {
+        let Some(number) = id.and_then(Value::as_u64) else { return self.reject(Reason::UnknownEngine) };
+        let pending = self.engines.pending.iter().find(|(_, pending)| pending.number == number).map(|(uuid, _)| uuid.clone());
+        match pending {
+            Some(uuid) => {
+                self.engines.cancel(&uuid);
+                self.hearts.forget(&uuid);
+            }
+            // An engine's nanny says goodbye as well as the engine: the second time there is nobody.
+            None => self.unregister(now, number),
+        }
+    }
+
+    /// The engines that a request names. Numbers as numbers or text, uuids, or all.
+    fn resolve(&self, targets: Option<&Targets>) -> Result<Vec<EngineNumber>, Failure> {
+        let one = |value: &Value| {
+            let number = match value {
+                Value::String(name) => self.engines.numbers.get(name.as_str()).copied().or_else(|| name.parse().ok()),
+                other => other.as_u64(),
+            };
+            number.filter(|number| self.engines.live.contains_key(number)).ok_or_else(|| value.clone())
+        };
+        let list = match targets {
+            None | Some(Targets::All) => return Ok(self.engines.live.keys().copied().collect()),
+            Some(Targets::Number(number)) => vec![json!(number)],
+            Some(Targets::Name(name)) if name == "all" => return Ok(self.engines.live.keys().copied().collect()),
+            Some(Targets::Name(name)) => vec![json!(name)],
+            Some(Targets::Many(list)) => list.clone(),
+            Some(Targets::Other(other)) => vec![other.clone()],
+        };
+        if list.is_empty() {
+            return Err(Failure::hub("IndexError", "No Engines Registered"));
+        }
+        let found: Vec<Result<EngineNumber, Value>> = list.iter().map(one).collect();
+        let bad: Vec<&Value> = found.iter().filter_map(|result| result.as_ref().err()).collect();
+        if bad.is_empty() {
+            Ok(found.into_iter().flatten().collect())
+        } else {
+            Err(Failure::hub("IndexError", format!("No Such Engine: {}", json!(bad))))
+        }
+    }
+
+    fn queue_status(&mut self, now: Now, content: &Content<'_>, asker: &Asker) -> Result<(), Failure> {
+        let numbers = self.resolve(content.targets.as_ref())?;
+        let verbose = truth(content.verbose.as_ref());
+        let mut reply = Map::new();
+        for &number in &numbers {
+            let Some(live) = self.engines.live.get(&number) else { continue };
+            let entry = if verbose {
+                let ids = |tasks: bool| -> Vec<&str> {
+                    let there = self.in_flight.iter().filter(|(_, request)| {
+                        request.is_task == tasks && request.engine.as_deref() == Some(&*live.uuid)
+                    });
+                    there.map(|(id, _)| &**id).collect()
+                };
+                json!({"queue": ids(false), "completed": [], "tasks": ids(true)})
+            } else {
+                json!({"queue": live.queue, "completed": live.completed, "tasks": live.tasks})
+            };
+            reply.insert(number.to_string(), entry);
+        }
+        let unassigned = if verbose {
+            let waiting = self.in_flight.iter().filter(|(_, request)| request.is_task && request.engine.is_none());
+            json!(waiting.map(|(id, _)| &**id).collect::<Vec<&str>>())
+        } else {
+            json!(self.unassigned)
+        };
+        reply.insert("unassigned".into(), unassigned);
+        reply.insert("status".into(), json!("ok"));
+        if verbose && self.config.keeps_records {
+            // Which requests an engine has completed is in the records only: the hub counts them.
+            let uuids = numbers.iter().filter_map(|number| Some((self.engines.live.get(number)?.uuid.clone(), *number)));
+            let asked = Asked::Queue(asker.clone(), reply, uuids.collect());
+            let keys = Keys { keys: vec![crate::db::Key::EngineUuid], ..Keys::default() };
+            self.call_db(DbCall::Find(Query::completed(), keys), asked);
+        } else {
+            self.reply(now, asker, "queue_reply", &Value::Object(reply));
+        }
+        Ok(())
+    }
+
+    fn results(&mut self, now: Now, content: &Content<'_>, asker: &Asker) -> Result<(), Failure> {
+        let mut ids = strings(content.msg_ids.as_ref(), "msg_ids")?;
+        ids.sort();
+        ids.dedup();
+        let (pending, ended): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| self.in_flight.contains_key(id.as_str()));
+        let status_only = truth(content.status_only.as_ref());
+        if ended.is_empty() || status_only && ended.iter().all(|id| self.completed.get(id) != 0) {
+            self.reply(now, asker, "result_reply", &json!({"status": "ok", "pending": pending, "completed": ended}));
+            return Ok(());
+        }
+        self.call_db(DbCall::Get(ended.clone()), Asked::Results { asker: asker.clone(), pending, ended, status_only });
+        Ok(())
+    }
+
+    fn purge(&mut self, content: &Content<'_>, asker: &Asker) -> Result<(), Failure> {
+        let (mut ids, mut queries) = (Vec::new(), Vec::new());
+        if content.msg_ids == Some(json!("all")) {
+            queries.push(Query::completed());
+        } else {
+            ids = strings(content.msg_ids.as_ref(), "msg_ids")?;
+        }
+        if let Some(id) = ids.iter().find(|id| self.in_flight.contains_key(id.as_str())) {
+            return Err(Failure::own("IndexError", format!("msg pending: '{id}'")));
+        }
+        let engines = match &content.engine_ids {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Array(list)) => list.clone(),
+            Some(one) => vec![one.clone()],
+        };
+        for engine in engines {
+            match engine.as_u64().and_then(|number| self.engines.live.get(&number)) {
+                Some(live) => queries.push(Query::completed_by(&live.uuid)),
+                None => return Err(Failure::own("IndexError", format!("No such engine: {engine}"))),
+            }
+        }
+        for id in &ids {
+            self.completed.set(id, 0);
+        }
+        self.call_db(DbCall::Remove(ids, queries), Asked::Purge(asker.clone()));
+        Ok(())
+    }
+}

@@ -1,0 +1,185 @@
+//! What passes by: requests, replies and output, turned into counts and records. Nothing here is answered.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::machine::{Action, Hub, InFlight, Now, Reason, Topic};
+use crate::Envelope;
+use crate::db::{Key, Patch};
+use crate::wire::{self, ErrorContent, Header, Parent, ReplyMetadata, Status};
+
+impl Hub {
+    pub(super) fn copied(&mut self, now: Now, topic: Topic, envelope: &Envelope) {
+        self.counters.copies += 1;
+        // What comes from the task scheduler was checked there.
+        let checked_elsewhere = matches!(topic, Topic::InTask | Topic::OutTask);
+        if !checked_elsewhere && let Err(refused) = self.session.admit(envelope) {
+            return self.reject(Reason::Refused(refused));
+        }
+        let Ok(header) = Header::parse(envelope.header()) else { return self.reject(Reason::Json("header")) };
+        match topic {
+            Topic::In => self.request(&header, envelope, false),
+            Topic::InTask => self.request(&header, envelope, true),
+            Topic::Out => self.result(now, &header, envelope, envelope.identity(1)),
+            Topic::OutTask => self.result(now, &header, envelope, envelope.identity(1)),
+            Topic::Iopub => self.output(now, &header, envelope),
+        }
+    }
+
+    fn request(&mut self, header: &Header<'_>, envelope: &Envelope, is_task: bool) {
+        #[derive(Default, Deserialize)]
+        struct Labelled<'a> {
+            #[serde(borrow, default)]
+            label: Option<&'a RawValue>,
+        }
+        if header.msg_type.starts_with("comm_") {
+            return; // has no reply, so it would be in flight for ever
+        }
+        let id = &*header.msg_id;
+        if !self.in_flight.contains_key(id) {
+            let engine = (!is_task).then(|| String::from_utf8_lossy(envelope.identity(0)).into_owned().into_boxed_str());
+            match engine.as_deref().map(|uuid| self.engines.by_uuid(uuid)) {
+                Some(Some(live)) => live.queue += 1,
+                Some(None) => {}
+                None => self.unassigned += 1,
+            }
+            self.in_flight.insert(id.into(), InFlight { is_task, engine });
+        }
+        let labelled: Labelled<'_> = wire::object(envelope.metadata()).unwrap_or_default();
+        let mut patch = Patch::default()
+            .json(Key::Header, envelope.part_bytes(0))
+            .json(Key::Metadata, envelope.part_bytes(2))
+            .json(Key::Content, envelope.part_bytes(3))
+            .text(Key::ClientUuid, &header.session)
+            .text(Key::Queue, if is_task { "task" } else { "mux" })
+            .value(Key::Submitted, &header.date().map_or(Value::Null, |date| json!(date)));
+        if let Some(label) = labelled.label {
+            patch = patch.json(Key::Label, label.get().to_owned().into());
+        }
+        if !is_task {
+            patch = patch.text(Key::EngineUuid, &String::from_utf8_lossy(envelope.identity(0)));
+        }
+        patch.buffers = Some(envelope.buffers().collect());
+        self.record(id, patch, true);
+    }
+
+    /// A task has been sent to an engine, perhaps not for the first time.
+    pub(super) fn tracked(&mut self, msg_id: &str, engine_uuid: Box<str>) {
+        let Some(request) = self.in_flight.get_mut(msg_id) else { return };
+        match request.engine.replace(engine_uuid.clone()) {
+            None => self.unassigned -= 1,
+            Some(before) => {
+                if let Some(live) = self.engines.by_uuid(&before) {
+                    live.tasks = live.tasks.saturating_sub(1);
+                }
+            }
+        }
+        if let Some(live) = self.engines.by_uuid(&engine_uuid) {
+            live.tasks += 1;
+        }
+        let patch = Patch::default().text(Key::EngineUuid, &engine_uuid);
+        self.record(msg_id, patch, false);
+    }
+
+    fn result(&mut self, now: Now, header: &Header<'_>, envelope: &Envelope, engine: &[u8]) {
+        let parent: Parent<'_> = wire::object(envelope.parent()).unwrap_or_default();
+        let Some(id) = parent.msg_id else { return self.reject(Reason::Json("parent header")) };
+        let metadata: ReplyMetadata<'_> = wire::object(envelope.metadata()).unwrap_or_default();
+        let status = wire::reply_status(&metadata, envelope.content());
+        let Some(is_task) = self.complete(&id, status) else {
+            // Known and answered: a late answer of an engine that was taken for lost, say. The first one stands.
+            return if self.completed.get(&id) == 0 { self.reject(Reason::UnknownTask) };
+        };
+        let engine = metadata.engine.as_deref().unwrap_or_else(|| std::str::from_utf8(engine).unwrap_or(""));
+        let mut patch = Patch::default()
+            .json(Key::ResultHeader, envelope.part_bytes(0))
+            .json(Key::ResultMetadata, envelope.part_bytes(2))
+            .json(Key::ResultContent, envelope.part_bytes(3))
+            .value(Key::Completed, &json!(header.date().unwrap_or(now.date)))
+            .value(Key::Received, &json!(now.date));
+        if is_task || !engine.is_empty() {
+            patch = patch.text(Key::EngineUuid, engine);
+        }
+        if let Some(started) = metadata.started.as_deref().and_then(crate::date::Date::parse) {
+            patch = patch.value(Key::Started, &json!(started));
+        }
+        patch.result_buffers = Some(envelope.buffers().collect());
+        self.record(&id, patch, false);
+    }
+
+    /// A request is no longer in flight. Returns whether it was a task, or nothing if it was not in flight.
+    fn complete(&mut self, id: &str, status: Status) -> Option<bool> {
+        let InFlight { is_task, engine } = self.in_flight.remove(id)?;
+        self.completed.set(id, 1);
+        match engine.as_deref().map(|uuid| self.engines.by_uuid(uuid)) {
+            Some(Some(live)) => {
+                let count = if is_task { &mut live.tasks } else { &mut live.queue };
+                *count = count.saturating_sub(1);
+                live.completed += u64::from(!(is_task && status == Status::Aborted));
+            }
+            Some(None) => {}
+            None => self.unassigned -= u64::from(is_task),
+        }
+        Some(is_task)
+    }
+
+    /// Direct requests of a lost engine that nobody will answer: their records say so. Clients know by the notification.
+    pub(super) fn strand(&mut self, now: Now, uuid: &str) {
+        let lost = |request: &InFlight| !request.is_task && request.engine.as_deref() == Some(uuid);
+        let ids: Vec<Box<str>> = self.in_flight.iter().filter(|(_, r)| lost(r)).map(|(id, _)| id.clone()).collect();
+        for id in ids {
+            self.complete(&id, Status::Error);
+            let content = ErrorContent::new("EngineError", format!("Engine '{uuid}' died while running task '{id}'"));
+            let (_, header) = self.session.header("apply_reply", now.date);
+            let patch = Patch::default()
+                .json(Key::ResultHeader, header.into())
+                .value(Key::ResultMetadata, &json!({"status": "error", "engine": uuid}))
+                .json(Key::ResultContent, content.to_json().into())
+                .value(Key::Completed, &json!(now.date))
+                .value(Key::Received, &json!(now.date));
+            self.record(&id, patch, false);
+        }
+    }
+
+    fn output(&mut self, now: Now, header: &Header<'_>, envelope: &Envelope) {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Stream {
+            name: Option<String>,
+            text: Option<String>,
+            code: Option<String>,
+        }
+        if header.msg_type == "shutdown_reply" {
+            if let Some(&number) = self.engines.numbers.get(&*header.session) {
+                self.unregister(now, number);
+            }
+            return;
+        }
+        let parent: Parent<'_> = wire::object(envelope.parent()).unwrap_or_default();
+        let Some(id) = parent.msg_id else { return }; // of an engine's own accord: nothing to attach it to
+        let content = envelope.part_bytes(3);
+        let patch = match &*header.msg_type {
+            "stream" => {
+                let Ok(stream) = wire::object::<Stream>(&content) else { return self.reject(Reason::Json("content")) };
+                let key = if stream.name.as_deref() == Some("stderr") { Key::Stderr } else { Key::Stdout };
+                Patch::default().append(key, stream.text.unwrap_or_default())
+            }
+            "execute_input" => {
+                let Ok(input) = wire::object::<Stream>(&content) else { return self.reject(Reason::Json("content")) };
+                Patch::default().text(Key::ExecuteInput, &input.code.unwrap_or_default())
+            }
+            "execute_result" => Patch::default().json(Key::ExecuteResult, content),
+            "error" => Patch::default().json(Key::Error, content),
+            "display_data" => Patch::default().json(Key::DisplayData, content),
+            _ => return, // status, data messages, comms: nothing to keep
+        };
+        self.record(&id, patch, true);
+    }
+
+    fn record(&mut self, id: &str, patch: Patch, create: bool) {
+        if self.config.keeps_records {
+            self.actions.push_back(Action::Record { id: id.to_owned(), patch, create });
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! A bounded queue from many threads to one that polls sockets: the receiver gets a file descriptor to poll beside them.
+//! A full mailbox refuses and counts; a sender never waits.
+
+use std::collections::VecDeque;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+#[derive(Debug)]
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    doorbell: UnixStream,
+    max_items: usize,
+    max_bytes: usize,
+    refused: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    items: VecDeque<(T, usize)>,
+    bytes: usize,
+    /// A byte is in the doorbell that the receiver has not read.
+    rung: bool,
+    closed: bool,
+}
+
+impl<T> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        // Every critical section leaves the state whole, so a poisoned lock is still good.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The receiving end.
+#[derive(Debug)]
+pub struct Mailbox<T> {
+    shared: Arc<Shared<T>>,
+    bell: UnixStream,
+}
+
+/// A sending end; clones send to the same mailbox.
+#[derive(Debug)]
+pub struct Outbox<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T> Clone for Outbox<T> {
+    fn clone(&self) -> Self {
+        Outbox { shared: self.shared.clone() }
+    }
+}
+
+impl<T> Mailbox<T> {
+    /// A mailbox that holds at most `max_items` of together at most `max_bytes`, as the senders state them.
+    ///
+    /// # Errors
+    /// If the process has no file descriptors left.
+    pub fn new(max_items: usize, max_bytes: usize) -> io::Result<(Outbox<T>, Mailbox<T>)> {
+        let (doorbell, bell) = UnixStream::pair()?;
+        doorbell.set_nonblocking(true)?;
+        bell.set_nonblocking(true)?;
+        let state = Mutex::new(State { items: VecDeque::new(), bytes: 0, rung: false, closed: false });
+        let shared = Arc::new(Shared { state, doorbell, max_items, max_bytes, refused: AtomicU64::new(0) });
+        Ok((Outbox { shared: shared.clone() }, Mailbox { shared, bell }))
+    }
+
+    /// Readable while there is something to take.
+    pub fn fd(&self) -> RawFd {
+        self.bell.as_raw_fd()
+    }
+
+    /// Moves at most `max` items to `into`, oldest first.
+    pub fn take(&self, max: usize, into: &mut Vec<T>) {
+        let mut state = self.shared.lock();
+        let count = max.min(state.items.len());
+        for _ in 0..count {
+            if let Some((item, bytes)) = state.items.pop_front() {
+                state.bytes -= bytes;
+                into.push(item);
+            }
+        }
+        if state.items.is_empty() && std::mem::take(&mut state.rung) {
+            let _ = (&self.bell).read(&mut [0; 8]); // nothing to read is as good
+        }
+    }
+
+    /// Items waiting.
+    pub fn len(&self) -> usize {
+        self.shared.lock().items.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Items that were refused because the mailbox was full.
+    pub fn refused(&self) -> u64 {
+        self.shared.refused.load(Ordering::Relaxed)
+    }
+}
+
+impl<T> Drop for Mailbox<T> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.closed = true;
+        state.items.clear();
+    }
+}
+
+impl<T> Outbox<T> {
+    /// Sends an item that stands for `bytes`. False if the mailbox is full or its owner gone: the item is dropped and counted.
+    pub fn send(&self, item: T, bytes: usize) -> bool {
+        let mut state = self.shared.lock();
+        let full = state.items.len() >= self.shared.max_items || state.bytes.saturating_add(bytes) > self.shared.max_bytes;
+        // An item larger than the whole mailbox still fits into an empty one.
+        if state.closed || (full && !state.items.is_empty()) {
+            self.shared.refused.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        state.items.push_back((item, bytes));
+        state.bytes += bytes;
+        if !state.rung {
+            state.rung = true;
+            let _ = (&self.shared.doorbell).write(&[1]); // one byte always fits: it is only written when none is there
+        }
+        true
+    }
+
+    /// Items that were refused because the mailbox was full or closed.
+    pub fn refused(&self) -> u64 {
+        self.shared.refused.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_mailbox_refuses_and_counts() {
+        let (outbox, mailbox) = Mailbox::new(2, 10).unwrap();
+        assert!(outbox.send(1, 100)); // larger than all, but the mailbox is empty
+        assert!(!outbox.send(2, 1));
+        let mut got = Vec::new();
+        mailbox.take(9, &mut got);
+        assert!(outbox.send(3, 5) && outbox.send(4, 5) && !outbox.send(5, 0));
+        mailbox.take(1, &mut got);
+        assert_eq!((got.as_slice(), mailbox.len(), mailbox.refused()), (&[1, 3][..], 1, 2));
+        drop(mailbox);
+        assert!(!outbox.send(6, 0));
+    }
+
+    #[test]
+    fn the_bell_rings_exactly_while_something_waits() {
+        let (outbox, mailbox) = Mailbox::new(10, 10).unwrap();
+        let readable = || zmq::poll(&mut [zmq::PollItem::from_fd(mailbox.fd(), zmq::POLLIN)], 0).unwrap() == 1;
+        assert!(!readable());
+        outbox.send((), 0);
+        outbox.send((), 0);
+        assert!(readable());
+        mailbox.take(1, &mut Vec::new());
+        assert!(readable());
+        mailbox.take(1, &mut Vec::new());
+        assert!(!readable());
+    }
+}

@@ -1,0 +1,125 @@
+//! One behaviour suite for every store of task records.
+
+use bytes::Bytes;
+use pointsman_core::db::{DbError, Key, Keys, MemoryDb, MemoryLimits, NoDb, Patch, Query, SqliteDb, TaskDb};
+use serde_json::{Value, json};
+
+fn query(value: &Value) -> Query {
+    Query::parse(value.as_object().unwrap()).unwrap()
+}
+
+fn request(number: u32) -> Patch {
+    let mut patch = Patch::default()
+        .value(Key::Header, &json!({"msg_id": format!("s_1_{number}"), "n": number}))
+        .text(Key::Submitted, &format!("2026-11-21T03:00:{number:02}.000000Z"))
+        .text(Key::Queue, "task")
+        .value(Key::Label, &json!({"n": number}));
+    patch.buffers = Some(vec![Bytes::from(vec![number as u8; 3]), Bytes::new()]);
+    patch
+}
+
+fn ids(db: &mut dyn TaskDb, terms: Value) -> Vec<String> {
+    db.find(&query(&terms), &Keys::default()).unwrap().into_iter().map(|record| record.id).collect()
+}
+
+/// What every store that keeps anything must do.
+fn behaves(db: &mut dyn TaskDb) {
+    for number in [2, 0, 1] {
+        db.merge(&format!("s_1_{number}"), request(number), true).unwrap();
+    }
+    assert_eq!(db.history().unwrap(), ["s_1_0", "s_1_1", "s_1_2"]);
+    assert_eq!(ids(db, json!({})), ["s_1_2", "s_1_0", "s_1_1"], "order of arrival");
+
+    // A result fills in the rest; a record that is not there is not made by one.
+    let mut result = Patch::default().text(Key::Completed, "2026-11-21T03:01:00Z").text(Key::EngineUuid, "e");
+    result.result_buffers = Some(vec![Bytes::from_static(b"out")]);
+    db.merge("s_1_1", result.clone(), false).unwrap();
+    db.merge("ghost", result, false).unwrap();
+    assert!(db.get("ghost").unwrap().is_none());
+    let record = db.get("s_1_1").unwrap().unwrap();
+    assert_eq!((record.buffers[0].len(), record.buffers[1].len(), &record.result_buffers[0][..]), (3, 0, &b"out"[..]));
+    assert_eq!((record.value(Key::Label), record.value(Key::Stdout)), (json!({"n": 1}), json!("")));
+
+    // Output may come before the request, and is added up.
+    for text in ["one\n", "two"] {
+        db.merge("s_1_7", Patch::default().append(Key::Stdout, text), true).unwrap();
+    }
+    db.merge("s_1_7", request(7), true).unwrap();
+    let record = db.get("s_1_7").unwrap().unwrap();
+    assert_eq!((record.value(Key::Stdout), record.value(Key::Queue)), (json!("one\ntwo"), json!("task")));
+    db.merge("s_1_7", Patch::default().value(Key::Queue, &Value::Null), true).unwrap();
+    assert_eq!(db.get("s_1_7").unwrap().unwrap().value(Key::Queue), json!("task"), "null does not overwrite");
+
+    // Display data, results and errors come back as the objects they were.
+    let display = json!({"data": {"text/plain": "1"}});
+    db.merge("s_1_7", Patch::default().value(Key::DisplayData, &display).value(Key::Error, &display), true).unwrap();
+    let record = db.get("s_1_7").unwrap().unwrap();
+    assert_eq!((record.value(Key::DisplayData), record.value(Key::Error)), (display.clone(), display));
+
+    assert_eq!(ids(db, json!({"submitted": {"$gt": "2026-11-21T03:00:01Z"}})), ["s_1_2", "s_1_7"]);
+    assert_eq!(ids(db, json!({"completed": null, "queue": "task"})), ["s_1_2", "s_1_0", "s_1_7"]);
+    assert_eq!(ids(db, json!({"msg_id": {"$in": ["s_1_0", "nobody"]}})), ["s_1_0"]);
+    assert_eq!(ids(db, json!({"msg_id": {"$glob": "s_1_[01]"}})), ["s_1_0", "s_1_1"]);
+    let found = db.find(&query(&json!({"engine_uuid": "e"})), &Keys::parse(&["label".into(), "buffers".into()]).unwrap()).unwrap();
+    assert_eq!((found.len(), found[0].buffers.len()), (1, 2));
+    let mut text = Vec::new();
+    found[0].write_json(&[Key::Label, Key::Completed], &mut text);
+    let shown: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!((&shown["msg_id"], &shown["label"]), (&json!("s_1_1"), &json!({"n": 1})));
+
+    assert_eq!(db.remove_matching(&Query::completed_by("other")).unwrap(), 0);
+    assert_eq!(db.remove_matching(&Query::completed_by("e")).unwrap(), 1);
+    db.remove(&[]).unwrap();
+    db.remove(&["s_1_0".into(), "nobody".into()]).unwrap();
+    assert_eq!(ids(db, json!({})), ["s_1_2", "s_1_7"]);
+    db.flush().unwrap();
+    db.merge("s_1_8", request(8), true).unwrap();
+    db.flush().unwrap();
+}
+
+#[test]
+fn memory_behaves() {
+    behaves(&mut MemoryDb::default());
+}
+
+#[test]
+fn sqlite_behaves_and_remembers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tasks.db");
+    behaves(&mut SqliteDb::open(&path, "ipython-tasks").unwrap());
+    let mut again = SqliteDb::open(&path, "ipython-tasks").unwrap();
+    assert_eq!(again.history().unwrap(), ["s_1_2", "s_1_7", "s_1_8"]);
+    std::fs::write(folder.path().join("junk"), "not a database, but long enough to look like one ".repeat(50)).unwrap();
+    assert!(SqliteDb::open(&folder.path().join("junk"), "t").is_err());
+}
+
+#[test]
+fn memory_drops_the_oldest_and_does_not_bring_them_back() {
+    let mut db = MemoryDb::new(MemoryLimits { record_limit: 10, size_limit_bytes: 1000, cull_fraction: 0.2 });
+    for number in 0..11 {
+        db.merge(&format!("s_1_{number}"), request(number), true).unwrap();
+    }
+    assert_eq!(db.history().unwrap().len(), 9);
+    let late = || Patch::default().append(Key::Stdout, "late");
+    db.merge("s_1_0", late(), true).unwrap();
+    assert!(db.get("s_1_0").unwrap().is_none());
+    // Records of output alone are dropped like others, and never starve those of tasks.
+    for number in 0..30 {
+        db.merge(&format!("print_1_{number}"), late(), true).unwrap();
+    }
+    db.merge("s_1_99", request(50), true).unwrap();
+    assert!(db.get("s_1_99").unwrap().is_some());
+    let mut big = request(51);
+    big.buffers = Some(vec![Bytes::from(vec![0; 1001])]);
+    db.merge("s_1_100", big, true).unwrap();
+    assert!(db.history().unwrap().is_empty(), "buffers beyond the limit are not kept");
+}
+
+#[test]
+fn no_store_says_so() {
+    let mut db = NoDb;
+    db.merge("s", request(1), true).unwrap();
+    assert!(matches!(db.get("s"), Err(DbError::NoData)));
+    assert_eq!(db.history().unwrap_err().ename(), "NoData");
+    db.remove(&["s".into()]).unwrap();
+}
