@@ -3,7 +3,7 @@
 //!
 //! Start from [`task::TaskScheduler`], which holds tasks back until their dependencies are met and places them by a policy.
 
-// pub mod broadcast;
-// #[cfg(feature = "net")]
-// pub mod live;
+pub mod broadcast;
+#[cfg(feature = "net")]
+pub mod live;
 pub mod task;

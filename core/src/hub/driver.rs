@@ -17,6 +17,8 @@ const BURST: usize = 64;
 /// The most work that may wait for the store.
 const MAX_JOBS: usize = 4_000_000;
 const MAX_JOB_BYTES: usize = 2 << 30;
+/// Identities whose way back is remembered when there are two query sockets.
+const MAX_ASKERS: usize = 100_000;
 
 /// What other threads tell the hub.
 #[derive(Debug)]
@@ -83,7 +85,7 @@ pub fn run(
         complaints: Complaints::new("hub"),
         jobs: jobs.clone(),
         // The query socket that each identity came by; with one socket it is never asked.
-        came_by: hashbrown::HashMap::new(),
+        came_by: hashbrown::HashMap::default(),
         lost_records: 0,
     };
     started.store(true, Ordering::Release);
@@ -104,7 +106,7 @@ struct Driver {
     clock: Clock,
     complaints: Complaints,
     jobs: Outbox<Job>,
-    came_by: hashbrown::HashMap<Vec<u8>, usize>,
+    came_by: hashbrown::HashMap<Vec<u8>, usize, foldhash::fast::FixedState>,
     lost_records: u64,
 }
 
@@ -157,6 +159,9 @@ impl Driver {
                     busy = true;
                     let message = Arc::new(buffer.pack());
                     if self.queries.len() > 1 {
+                        if self.came_by.len() > MAX_ASKERS {
+                            self.came_by.clear(); // who waits for an answer right now may not get it; nobody else notices
+                        }
                         self.came_by.insert(message.frame(0).to_vec(), index);
                     }
                     hub.handle(self.now(), Event::Query(message));

@@ -65,7 +65,7 @@ pub enum Topic {
     Out,
     /// Task request: `[client] message`. The task scheduler has checked its signature.
     InTask,
-    /// Task reply, or an error of the scheduler's own: `[client] .. message`. Checked, too.
+    /// Task reply, `[uuid][client] message` as the engine sent it, or an error of the scheduler's own, `[] message`. Checked, too.
     OutTask,
     /// Output of an engine: `[topic] message`.
     Iopub,
@@ -289,10 +289,8 @@ impl Hub {
             Event::Pong { uuid, text } => self.pong(now, &uuid, &text),
             Event::Subscribed => self.republish(now),
             Event::Db(number, reply) => self.db_replied(now, number, reply),
-            Event::Stop => {
-                self.notify(now, "shutdown_notification", b"{}", &serde_json::json!({"status": "ok"}));
-                self.actions.push_back(Action::Stop);
-            }
+            // Without a notification: clients would close, though a controller that reuses its files may be back in a second.
+            Event::Stop => self.actions.push_back(Action::Stop),
         }
     }
 

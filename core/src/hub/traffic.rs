@@ -22,7 +22,7 @@ impl Hub {
             Topic::In => self.request(&header, envelope, false),
             Topic::InTask => self.request(&header, envelope, true),
             Topic::Out => self.result(now, &header, envelope, envelope.identity(1)),
-            Topic::OutTask => self.result(now, &header, envelope, envelope.identity(1)),
+            Topic::OutTask => self.result(now, &header, envelope, envelope.identity(0)),
             Topic::Iopub => self.output(now, &header, envelope),
         }
     }

@@ -19,13 +19,13 @@ struct Kind {
 #[derive(Debug)]
 pub struct Complaints {
     about: &'static str,
-    kinds: HashMap<&'static str, Kind>,
+    kinds: HashMap<&'static str, Kind, foldhash::fast::FixedState>,
 }
 
 impl Complaints {
     /// Of the named part.
     pub fn new(about: &'static str) -> Self {
-        Complaints { about, kinds: HashMap::new() }
+        Complaints { about, kinds: HashMap::default() }
     }
 
     /// Counts one of a kind, and logs it if it is time to.

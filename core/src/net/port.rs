@@ -28,19 +28,24 @@ impl FrameBuf {
         &mut self.frames[..self.len]
     }
 
-    /// Packs the message for keeping: small frames copied together, large ones shared. O(small bytes).
+    /// Packs the message for keeping. See [`pack`].
     pub fn pack(&mut self) -> Multipart {
-        let small: usize = self.frames().iter().map(Frame::len).filter(|&len| len < crate::LARGE_FRAME_BYTES).sum();
-        let mut builder = MultipartBuilder::with_capacity(small);
-        for frame in self.frames_mut() {
-            if frame.len() < crate::LARGE_FRAME_BYTES {
-                builder.push_small(frame.as_ref());
-            } else {
-                builder.push_large(frame.to_bytes());
-            }
-        }
-        builder.finish()
+        pack(self.frames_mut())
     }
+}
+
+/// Packs frames for keeping: small ones copied together, large ones shared. O(small bytes).
+pub fn pack(frames: &mut [Frame]) -> Multipart {
+    let small: usize = frames.iter().map(Frame::len).filter(|&len| len < crate::LARGE_FRAME_BYTES).sum();
+    let mut builder = MultipartBuilder::with_capacity(small);
+    for frame in frames {
+        if frame.len() < crate::LARGE_FRAME_BYTES {
+            builder.push_small(frame.as_ref());
+        } else {
+            builder.push_large(frame.to_bytes());
+        }
+    }
+    builder.finish()
 }
 
 /// Why a message was not sent or received.

@@ -1,0 +1,147 @@
+//! The broadcast tree on its sockets: one ROUTER for clients, one for each leaf.
+
+use std::sync::Arc;
+
+use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Port, PortError};
+use pointsman_core::{Envelope, Parts};
+
+use super::{BURST, poll, receive};
+use crate::broadcast::{Action, Broadcast, Event, Reason};
+
+/// What other threads tell the tree.
+#[derive(Debug)]
+pub enum BroadcastInput {
+    /// An engine is there, under this number.
+    EngineUp(Box<str>, u64),
+    /// An engine is gone.
+    EngineDown(Box<str>),
+    /// The process shall end.
+    Stop,
+}
+
+/// The tree's sockets, bound.
+pub struct BroadcastSockets {
+    /// ROUTER for clients.
+    pub root: zmq::Socket,
+    /// ROUTERs for engines, in order of leaves.
+    pub leaves: Vec<zmq::Socket>,
+}
+
+/// Runs a tree until it is told to stop.
+///
+/// # Errors
+/// If libzmq fails.
+pub fn run_broadcast(tree: Broadcast, sockets: BroadcastSockets, inputs: &Mailbox<BroadcastInput>) -> Result<(), PortError> {
+    let root = Port::from(sockets.root);
+    let leaves: Vec<Port> = sockets.leaves.into_iter().map(Port::from).collect();
+    for leaf in &leaves {
+        leaf.socket().set_router_mandatory(true)?;
+    }
+    let mut driver = Driver { tree, root, leaves, clock: Clock::default(), complaints: Complaints::new("broadcast") };
+    let mut buffer = FrameBuf::default();
+    let mut batch = Vec::new();
+    loop {
+        let mut busy = false;
+        for index in 0..driver.leaves.len() {
+            for _ in 0..BURST {
+                if !receive(&driver.leaves[index], &mut buffer)? {
+                    break;
+                }
+                busy = true;
+                driver.take(&mut buffer, 2, Event::Reply);
+                driver.act()?;
+            }
+        }
+        inputs.take(BURST, &mut batch);
+        for input in batch.drain(..) {
+            busy = true;
+            match input {
+                BroadcastInput::EngineUp(uuid, number) => driver.handle(Event::EngineUp { uuid: &uuid, number }),
+                BroadcastInput::EngineDown(uuid) => driver.handle(Event::EngineDown { uuid: &uuid }),
+                BroadcastInput::Stop => return Ok(()),
+            }
+            driver.act()?;
+        }
+        for _ in 0..BURST {
+            if !receive(&driver.root, &mut buffer)? {
+                break;
+            }
+            busy = true;
+            driver.take(&mut buffer, 1, Event::Request);
+            driver.act()?;
+        }
+        if !busy {
+            let mut items =
+                vec![zmq::PollItem::from_fd(inputs.fd(), zmq::POLLIN), driver.root.socket().as_poll_item(zmq::POLLIN)];
+            items.extend(driver.leaves.iter().map(|leaf| leaf.socket().as_poll_item(zmq::POLLIN)));
+            poll(&mut items, -1)?;
+        }
+    }
+}
+
+struct Driver {
+    tree: Broadcast,
+    root: Port,
+    leaves: Vec<Port>,
+    clock: Clock,
+    complaints: Complaints,
+}
+
+impl Driver {
+    fn handle(&mut self, event: Event<'_>) {
+        self.tree.handle(Clock::date(), event);
+    }
+
+    fn take(&mut self, buffer: &mut FrameBuf, identities: usize, event: impl FnOnce(Envelope) -> Event<'static>) {
+        match Envelope::open(Arc::new(buffer.pack())) {
+            Ok(envelope) if envelope.identity_count() == identities => self.handle(event(envelope)),
+            Ok(_) => self.complain("malformed message", "it has the wrong number of identities"),
+            Err(malformed) => self.complain("malformed message", malformed),
+        }
+    }
+
+    fn complain(&mut self, kind: &'static str, detail: impl std::fmt::Display) {
+        self.complaints.note(self.clock.now(), kind, detail);
+    }
+
+    fn act(&mut self) -> Result<(), PortError> {
+        while let Some(action) = self.tree.poll_action() {
+            let sent = match action {
+                Action::Send { leaf, uuid, client, parts, buffers } => {
+                    let sent = send(&self.leaves[leaf], &[uuid.as_bytes(), &client], &parts, buffers);
+                    if sent == Err(PortError::NoSuchPeer) {
+                        // It is registered and can not be reached on its leaf: as good as gone for this request.
+                        self.complain("engine not connected", format_args!("{uuid} on leaf {leaf}; taken for lost by broadcasts"));
+                        self.tree.handle(Clock::date(), Event::EngineDown { uuid: &uuid });
+                    }
+                    sent
+                }
+                Action::Answer { client, parts, buffers } => send(&self.root, &[&client], &parts, buffers),
+                Action::PassOn(reply) => {
+                    let message = reply.message();
+                    self.root.send_parts((1..message.len()).map(|index| message.frame(index)))
+                }
+                Action::Reject(reason) => {
+                    match reason {
+                        Reason::Refused(refused) => self.complain("refused message", refused),
+                        Reason::Json(part) => self.complain("unreadable message", format_args!("its {part} is not what it should be")),
+                        Reason::Stray => self.complain("stray reply", "nobody waits for it"),
+                        Reason::Full => self.complain("too many broadcasts", "refused with an error reply"),
+                    }
+                    Ok(())
+                }
+            };
+            match sent {
+                Ok(()) | Err(PortError::NoSuchPeer | PortError::NotNow) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn send(port: &Port, identities: &[&[u8]], parts: &Parts, buffers: Vec<bytes::Bytes>) -> Result<(), PortError> {
+    let heads = identities.iter().copied().chain(parts.iter().map(Vec::as_slice)).map(Frame::copy_of);
+    let mut frames: Vec<Frame> = heads.chain(buffers.into_iter().map(Frame::of_bytes)).collect();
+    port.send(&mut frames)
+}

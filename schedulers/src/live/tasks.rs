@@ -1,0 +1,305 @@
+//! The task scheduler on its two ROUTERs. Order of a turn: results first, as they make room; then news of engines; then submissions.
+//! What the scheduler keeps is packed once and shared with the hub by reference count.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pointsman_core::hub::driver::HubInput;
+use pointsman_core::hub::{Copied, Topic};
+use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Outbox, Port, PortError};
+use pointsman_core::wire::{self, ErrorContent, Header, Parent, ReplyMetadata, Status};
+use pointsman_core::{Envelope, Multipart, Session};
+use pointsman_policies::{Scheme, Time};
+use serde_json::json;
+use smallvec::SmallVec;
+
+use super::{BURST, poll, receive};
+use crate::task::{Action, EngineId, Event, FailKind, Reason, ReplyKind, TaskScheduler, TaskSpec};
+
+/// What the scheduler keeps of a message: its frames and where its parts are.
+pub type Request = Envelope;
+
+/// What other threads tell the scheduler.
+#[derive(Debug)]
+pub enum TaskInput {
+    /// An engine is there.
+    EngineUp(Box<str>),
+    /// An engine is gone.
+    EngineDown(Box<str>),
+    /// A request of the hub's, whose answer is for the records: `[] message`.
+    Resubmit(Arc<Multipart>),
+    /// The process shall end.
+    Stop,
+}
+
+/// The scheduler's sockets, bound.
+pub struct TaskSockets {
+    /// ROUTER for clients.
+    pub clients: zmq::Socket,
+    /// ROUTER for engines; made mandatory, so that a dispatch to nobody comes back.
+    pub engines: zmq::Socket,
+}
+
+/// Runs a scheduler until it is told to stop.
+///
+/// # Errors
+/// If libzmq fails.
+pub fn run_tasks<S: Scheme>(
+    machine: TaskScheduler<S, Request>,
+    sockets: TaskSockets,
+    inputs: &Mailbox<TaskInput>,
+    hub: Outbox<HubInput>,
+    session: Session,
+) -> Result<(), PortError> {
+    sockets.engines.set_router_mandatory(true)?;
+    let mut driver = Driver {
+        machine,
+        clients: sockets.clients.into(),
+        engines: sockets.engines.into(),
+        hub,
+        session,
+        clock: Clock::default(),
+        complaints: Complaints::new("tasks"),
+        lost_copies: 0,
+    };
+    driver.serve(inputs)
+}
+
+struct Driver<S> {
+    machine: TaskScheduler<S, Request>,
+    clients: Port,
+    engines: Port,
+    hub: Outbox<HubInput>,
+    session: Session,
+    clock: Clock,
+    complaints: Complaints,
+    lost_copies: u64,
+}
+
+impl<S: Scheme> Driver<S> {
+    fn now(&self) -> Time {
+        Time::ZERO + self.clock.now()
+    }
+
+    fn serve(&mut self, inputs: &Mailbox<TaskInput>) -> Result<(), PortError> {
+        let mut buffer = FrameBuf::default();
+        let mut batch = Vec::new();
+        loop {
+            let mut busy = false;
+            for _ in 0..BURST {
+                if !receive(&self.engines, &mut buffer)? {
+                    break;
+                }
+                busy = true;
+                self.result(&mut buffer)?;
+            }
+            inputs.take(BURST, &mut batch);
+            for input in batch.drain(..) {
+                busy = true;
+                let now = self.now();
+                match input {
+                    TaskInput::EngineUp(uuid) => self.machine.handle(now, Event::EngineUp { uuid: &uuid }),
+                    TaskInput::EngineDown(uuid) => self.machine.handle(now, Event::EngineDown { uuid: &uuid }),
+                    TaskInput::Resubmit(message) => self.submit(message, true),
+                    TaskInput::Stop => return Ok(()),
+                }
+                self.act()?;
+            }
+            for _ in 0..BURST {
+                if !receive(&self.clients, &mut buffer)? {
+                    break;
+                }
+                busy = true;
+                self.submit(Arc::new(buffer.pack()), false);
+                self.act()?;
+            }
+            let due = self.machine.poll_timeout();
+            if due.is_some_and(|at| at <= self.now()) {
+                self.machine.handle_timeout(self.now());
+                self.act()?;
+            } else if !busy {
+                let wait_ms = due.map_or(-1, |at| (at - self.now()).as_millis() as i64 + 1);
+                let mut items = [
+                    zmq::PollItem::from_fd(inputs.fd(), zmq::POLLIN),
+                    self.engines.socket().as_poll_item(zmq::POLLIN),
+                    self.clients.socket().as_poll_item(zmq::POLLIN),
+                ];
+                poll(&mut items, wait_ms)?;
+            }
+        }
+    }
+
+    fn complain(&mut self, kind: &'static str, detail: impl std::fmt::Display) {
+        self.complaints.note(self.clock.now(), kind, detail);
+    }
+
+    /// Tells the hub; it may be slow or dead, and the tasks flow on.
+    fn tell(&mut self, input: HubInput, bytes: usize) {
+        if !self.hub.send(input, bytes) {
+            self.lost_copies += 1;
+            let total = self.lost_copies;
+            self.complain("record lost", format_args!("the hub is too slow, {total} messages not recorded so far"));
+        }
+    }
+
+    fn copy(&mut self, topic: Topic, message: Arc<Multipart>) {
+        let bytes = message.size_bytes();
+        self.tell(HubInput::Copied(Copied { topic, message }), bytes);
+    }
+
+    fn submit(&mut self, message: Arc<Multipart>, from_hub: bool) {
+        let envelope = match Envelope::open(message) {
+            Ok(envelope) if envelope.identity_count() == 1 => envelope,
+            Ok(_) => return self.complain("malformed request", "it has other than one identity"),
+            Err(malformed) => return self.complain("malformed request", malformed),
+        };
+        if !from_hub && let Err(refused) = self.session.signer().verify(envelope.signature(), envelope.parts()) {
+            return self.complain("refused request", refused);
+        }
+        let request = envelope.clone();
+        let Ok(header) = Header::parse(request.header()) else {
+            return self.complain("unreadable request", "its header is not a JSON object with a msg_id");
+        };
+        self.copy(Topic::InTask, envelope.message().clone());
+        let bytes = envelope.message().size_bytes();
+        let spec = TaskSpec::parse(envelope.metadata());
+        let now = self.now();
+        self.machine.handle(now, Event::Submit { id: &header.msg_id, spec, payload: envelope, bytes });
+    }
+
+    fn result(&mut self, buffer: &mut FrameBuf) -> Result<(), PortError> {
+        let reply = match Envelope::open(Arc::new(buffer.pack())) {
+            Ok(envelope) if envelope.identity_count() == 2 => envelope,
+            Ok(_) => {
+                self.complain("malformed reply", "it has other than two identities");
+                return Ok(());
+            }
+            Err(malformed) => {
+                self.complain("malformed reply", malformed);
+                return Ok(());
+            }
+        };
+        if let Err(refused) = self.session.signer().verify(reply.signature(), reply.parts()) {
+            self.complain("refused reply", refused);
+            return Ok(());
+        }
+        let envelope = reply.clone();
+        let parent: Parent<'_> = wire::object(envelope.parent()).unwrap_or_default();
+        let (Some(id), Ok(engine)) = (parent.msg_id, std::str::from_utf8(envelope.identity(0))) else {
+            self.complain("unreadable reply", "it does not say to which request");
+            return Ok(());
+        };
+        let metadata: ReplyMetadata<'_> = wire::object(envelope.metadata()).unwrap_or_default();
+        let kind = match wire::reply_status(&metadata, envelope.content()) {
+            _ if metadata.dependencies_met == Some(false) => ReplyKind::Unmet,
+            Status::Ok => ReplyKind::Ok,
+            Status::Aborted => ReplyKind::Aborted,
+            Status::Error => ReplyKind::Failed,
+        };
+        let now = self.now();
+        self.machine.handle(now, Event::Result { id: &id, engine, kind, payload: reply });
+        self.act()
+    }
+
+    fn act(&mut self) -> Result<(), PortError> {
+        while let Some(action) = self.machine.poll_action() {
+            match action {
+                Action::Dispatch { task, attempt, engine, payload } => {
+                    let uuid = self.machine.uuid(engine);
+                    match forward(&self.engines, &[uuid.as_bytes(), payload.identity(0)], &payload) {
+                        Ok(()) => {
+                            let engine_uuid: Box<str> = uuid.into();
+                            if let Some(id) = self.machine.task_id(task) {
+                                let msg_id = id.into();
+                                self.tell(HubInput::Tracked { msg_id, engine_uuid }, 128);
+                            }
+                        }
+                        Err(PortError::NoSuchPeer | PortError::NotNow) => {
+                            let now = self.now();
+                            self.machine.handle(now, Event::SendFailed { task, attempt });
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Action::Reply { payload } => {
+                    self.relay_reply(&payload)?;
+                    self.copy(Topic::OutTask, payload.message().clone());
+                }
+                Action::PassOn { payload } => {
+                    self.complain("unknown reply", "passed on to its client: its request was not seen by this scheduler");
+                    self.relay_reply(&payload)?;
+                }
+                Action::Fail { kind, engine, payload } => self.fail(kind, engine, &payload)?,
+                Action::Reject { reason } => self.rejected(reason),
+            }
+        }
+        Ok(())
+    }
+
+    /// `[engine][client] message` goes on as `[client][engine] message`. A client without identity is the hub.
+    fn relay_reply(&mut self, reply: &Envelope) -> Result<(), PortError> {
+        let (engine, client) = (reply.identity(0), reply.identity(1));
+        if client.is_empty() {
+            return Ok(());
+        }
+        match forward(&self.clients, &[client, engine], reply) {
+            // A client that has gone does not wait for its answer; the records have it.
+            Err(PortError::NoSuchPeer | PortError::NotNow) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    fn fail(&mut self, kind: FailKind, engine: Option<EngineId>, request: &Envelope) -> Result<(), PortError> {
+        let died = engine.filter(|_| kind == FailKind::EngineError).map(|engine| self.machine.uuid(engine).to_owned());
+        let header = Header::parse(request.header());
+        let id = header.as_ref().map_or("", |header| &*header.msg_id);
+        let evalue = match (&died, kind) {
+            (Some(uuid), _) => format!("Engine '{uuid}' died while running task '{id}'"),
+            (None, FailKind::QueueFull) => "the scheduler holds as many tasks as it may".to_owned(),
+            _ => String::new(),
+        };
+        let date = Clock::date();
+        let metadata = died.as_ref().map_or_else(|| json!({}), |uuid| json!({"status": "error", "engine": uuid, "date": date}));
+        let content = ErrorContent::new(kind.ename(), evalue).to_json();
+        let parts = self.session.compose("apply_reply", date, request.header(), metadata.to_string().as_bytes(), content);
+        let client = request.identity(0);
+        let identities: SmallVec<[&[u8]; 2]> = std::iter::once(client).chain(died.as_deref().map(str::as_bytes)).collect();
+        let parts = parts.iter().map(Vec::as_slice);
+        let message = Multipart::pack(identities.iter().copied().chain(parts));
+        if !client.is_empty() {
+            let sent = self.clients.send_parts(message.frames());
+            if let Err(error) = sent
+                && !matches!(error, PortError::NoSuchPeer | PortError::NotNow)
+            {
+                return Err(error);
+            }
+        }
+        let of_nobody = Multipart::pack(std::iter::once(&b""[..]).chain(message.frames().skip(identities.len())));
+        self.copy(Topic::OutTask, Arc::new(of_nobody));
+        Ok(())
+    }
+
+    fn rejected(&mut self, reason: Reason) {
+        match reason {
+            Reason::AlreadyAnswered => self.complain("late reply", "its task has been answered; dropped"),
+            Reason::NotRunningThere => self.complain("stray reply", "from an engine that does not run its task; dropped"),
+            Reason::DuplicateTask => self.complain("duplicate request", "a task of that id has been submitted before; dropped"),
+            Reason::EngineAlreadyUp | Reason::UnknownEngine | Reason::StaleAttempt | Reason::NotWaiting => {
+                tracing::debug!("scheduler: {reason:?}");
+            }
+        }
+    }
+}
+
+/// Sends new identities and a kept message from its delimiter on. Large frames go by reference.
+fn forward(port: &Port, identities: &[&[u8]], message: &Envelope) -> Result<(), PortError> {
+    let whole = message.message();
+    let mut frames: SmallVec<[Frame; 16]> = identities.iter().map(|identity| Frame::copy_of(identity)).collect();
+    frames.extend((message.delimiter()..whole.len()).map(|index| frame_of(whole, index)));
+    port.send(&mut frames)
+}
+
+fn frame_of(message: &Multipart, index: usize) -> Frame {
+    let data = message.frame(index);
+    if data.len() < pointsman_core::LARGE_FRAME_BYTES { Frame::copy_of(data) } else { Frame::of_bytes(Bytes::clone(&message.frame_bytes(index))) }
+}

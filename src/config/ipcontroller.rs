@@ -1,0 +1,471 @@
+//! ipcontroller's own spellings: its flags and aliases, `--Class.trait=value`, and its config files. Known traits become fields of
+//! [`Config`]; traits that mean nothing here are accepted in silence, unknown ones with a warning, as there (PROTOCOL: command line).
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{Config, ConfigError, Store, Transport, literal, read_toml_over};
+
+/// What was asked for instead of running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Special {
+    /// Text about usage.
+    Help,
+    /// The version of ipyparallel whose behaviour this follows.
+    Version,
+    /// The configuration as it would be used.
+    ShowConfig,
+    /// The same as JSON.
+    ShowConfigJson,
+    /// Write a config file with the defaults.
+    Init,
+}
+
+/// A command line, read.
+#[derive(Debug, Default)]
+pub struct Arguments {
+    /// The configuration.
+    pub config: Config,
+    /// What to do instead of running.
+    pub special: Option<Special>,
+    /// Things that were not understood, to be logged.
+    pub warnings: Vec<String>,
+}
+
+/// One `Class.trait = value`, from wherever.
+#[derive(Debug)]
+struct Setting {
+    origin: String,
+    class: String,
+    name: String,
+    value: Value,
+}
+
+const ALIASES: &[(&str, &str)] = &[
+    ("ip", "IPController.ip"),
+    ("location", "IPController.location"),
+    ("transport", "IPController.transport"),
+    ("port", "IPController.regport"),
+    ("ports", "IPController.ports"),
+    ("ssh", "IPController.ssh_server"),
+    ("enginessh", "IPController.engine_ssh_server"),
+    ("ping", "HeartMonitor.period"),
+    ("scheme", "TaskScheduler.scheme_name"),
+    ("hwm", "TaskScheduler.hwm"),
+    ("profile", "IPController.profile"),
+    ("profile-dir", "ProfileDir.location"),
+    ("ipython-dir", "IPController.ipython_dir"),
+    ("cluster-id", "IPController.cluster_id"),
+    ("work-dir", "IPController.work_dir"),
+    ("clean-logs", "IPController.clean_logs"),
+    ("log-url", "IPController.log_url"),
+    ("log-level", "IPController.log_level"),
+    ("config", "IPController.extra_config_file"),
+    ("ident", "Session.session"),
+    ("user", "Session.username"),
+    ("keyfile", "Session.keyfile"),
+];
+
+/// Flags and what they set.
+const FLAGS: &[(&str, &[(&str, &str)])] = &[
+    ("dictdb", &[("IPController.db_class", "DictDB")]),
+    ("sqlitedb", &[("IPController.db_class", "SQLiteDB")]),
+    ("mongodb", &[("IPController.db_class", "MongoDB")]),
+    ("nodb", &[("IPController.db_class", "NoDB")]),
+    ("reuse", &[("IPController.reuse_files", "True")]),
+    ("restore", &[("IPController.restore_engines", "True"), ("IPController.reuse_files", "True")]),
+    ("usethreads", &[("IPController.use_threads", "True")]),
+    ("no-secure", &[("Session.key", "")]),
+    ("secure", &[("Session.new_key", "True")]),
+    ("debug", &[("IPController.log_level", "10")]),
+    ("quiet", &[("IPController.log_level", "50")]),
+    ("log-to-file", &[("IPController.log_to_file", "True")]),
+];
+
+/// Reads a command line of ipcontroller's, and the files that it and the profile name. `env` is how variables are looked up.
+///
+/// # Errors
+/// If a value is impossible, a file unreadable, or a one-letter option unknown.
+pub fn read_arguments(args: &[String], env: &dyn Fn(&str) -> Option<String>) -> Result<Arguments, ConfigError> {
+    let mut read = Arguments::default();
+    let settings = split(args, &mut read)?;
+    // The profile decides which files there are, so it is looked up first.
+    for setting in settings.iter().filter(|s| matches!(&*s.name, "profile" | "location" | "ipython_dir" | "extra_config_file")) {
+        apply(&mut read, setting)?;
+    }
+    let profile = profile_dir(&read.config, env);
+    read.config.controller.profile_dir = Some(profile.clone());
+    for folder in [Path::new("/etc/ipython"), Path::new("/usr/local/etc/ipython"), &profile] {
+        for stem in ["ipython_config", "ipcontroller_config"] {
+            for setting in read_file(&folder.join(stem).with_extension("py"), &mut read.warnings, false)? {
+                apply(&mut read, &setting)?;
+            }
+            for setting in read_file(&folder.join(stem).with_extension("json"), &mut read.warnings, false)? {
+                apply(&mut read, &setting)?;
+            }
+        }
+    }
+    let own = profile.join("pointsman.toml");
+    if own.exists() {
+        read.config = read_toml_over(&read.config, &own)?;
+    }
+    for setting in &settings {
+        if setting.name == "extra_config_file" {
+            let path = PathBuf::from(text(setting)?);
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                read.config = read_toml_over(&read.config, &path)?;
+            } else {
+                for setting in read_file(&path, &mut read.warnings, true)? {
+                    apply(&mut read, &setting)?;
+                }
+            }
+        }
+    }
+    for setting in &settings {
+        apply(&mut read, setting)?;
+    }
+    read.config.controller.profile_dir = Some(profile);
+    if read.config.controller.cluster_id.is_none() {
+        read.config.controller.cluster_id = env("IPP_CLUSTER_ID").filter(|id| !id.is_empty());
+    }
+    if read.config.session.key.is_none() {
+        read.config.session.key = env("IPP_SESSION_KEY");
+    }
+    if env("IPP_ENABLE_CURVE").is_some_and(|value| !matches!(value.as_str(), "" | "0")) {
+        return Err(no_curve("IPP_ENABLE_CURVE".into()));
+    }
+    Ok(read)
+}
+
+/// Splits a command line into settings.
+fn split(args: &[String], read: &mut Arguments) -> Result<Vec<Setting>, ConfigError> {
+    let mut settings = Vec::new();
+    let mut args = args.iter().peekable();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--" => break,
+            "-h" | "--help" | "--help-all" => read.special = Some(Special::Help),
+            "--version" | "-V" => read.special = Some(Special::Version),
+            "--show-config" => read.special = Some(Special::ShowConfig),
+            "--show-config-json" => read.special = Some(Special::ShowConfigJson),
+            "--init" => read.special = Some(Special::Init),
+            long if long.starts_with("--") => {
+                let (name, inline) = match long[2..].split_once('=') {
+                    Some((name, value)) => (name, Some(value.to_owned())),
+                    None => (&long[2..], None),
+                };
+                if let Some((_, sets)) = FLAGS.iter().find(|(flag, _)| *flag == name).filter(|_| inline.is_none()) {
+                    for (target, value) in *sets {
+                        settings.extend(setting(arg, target, (*value).to_owned()));
+                    }
+                    continue;
+                }
+                let target = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, target)| target);
+                let value = inline.or_else(|| args.next_if(|next| !next.starts_with('-') || next.parse::<f64>().is_ok()).cloned());
+                match (target.contains('.'), value) {
+                    (true, Some(value)) => settings.extend(setting(arg, target, value)),
+                    (true, None) if target.contains('.') && name.contains('.') => settings.extend(setting(arg, target, "True".into())),
+                    (true, None) => {
+                        return Err(ConfigError::Value { setting: arg.clone(), reason: "expected a value behind it".into() });
+                    }
+                    (false, _) => read.warnings.push(format!("unrecognized argument {arg}: ignored{}", nearest(name))),
+                }
+            }
+            short if short.starts_with('-') && short.len() > 1 => return Err(ConfigError::Option(short.to_owned())),
+            _ => {} // positional words mean nothing, as with ipcontroller
+        }
+    }
+    Ok(settings)
+}
+
+fn nearest(name: &str) -> String {
+    let names = ALIASES.iter().map(|(alias, _)| *alias).chain(FLAGS.iter().map(|(flag, _)| *flag));
+    let best = names.map(|known| (strsim::jaro_winkler(known, name), known)).max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(likeness, _)| *likeness > 0.8).map(|(_, known)| format!(" (did you mean --{known}?)")).unwrap_or_default()
+}
+
+fn setting(origin: &str, target: &str, value: String) -> Option<Setting> {
+    let (class, name) = target.split_once('.')?;
+    let origin = origin.split('=').next().unwrap_or(origin).to_owned();
+    Some(Setting { origin, class: class.to_owned(), name: name.to_owned(), value: Value::String(value) })
+}
+
+/// Settings of one of ipcontroller's config files; none if it is not there and need not be.
+fn read_file(path: &Path, warnings: &mut Vec<String>, must_exist: bool) -> Result<Vec<Setting>, ConfigError> {
+    let failed = |reason: String| ConfigError::File { path: path.to_owned(), reason };
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error.to_string())),
+    };
+    if path.extension().is_some_and(|extension| extension == "json") {
+        let whole: Value = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
+        let classes = whole.as_object().ok_or_else(|| failed("not a JSON object".into()))?;
+        let traits = classes.iter().filter_map(|(class, traits)| Some((class, traits.as_object()?)));
+        return Ok(traits
+            .flat_map(|(class, traits)| {
+                traits.iter().map(move |(name, value)| Setting {
+                    origin: format!("{}: {class}.{name}", path.display()),
+                    class: class.clone(),
+                    name: name.clone(),
+                    value: value.clone(),
+                })
+            })
+            .collect());
+    }
+    let mut settings = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        let Some(assignment) = line.strip_prefix("c.") else {
+            let harmless = line.is_empty() || line.starts_with('#') || line.starts_with("c = get_config()");
+            if !harmless {
+                warnings.push(format!("{}:{}: not a plain `c.Class.trait = literal` line; ignored", path.display(), number + 1));
+            }
+            continue;
+        };
+        let parsed = assignment.split_once('=').and_then(|(target, value)| {
+            let (class, name) = target.trim().split_once('.')?;
+            Some((class.to_owned(), name.to_owned(), literal::parse(value)?))
+        });
+        match parsed {
+            Some((class, name, value)) => {
+                let origin = format!("{}:{}: {class}.{name}", path.display(), number + 1);
+                settings.push(Setting { origin, class, name, value });
+            }
+            None => warnings.push(format!("{}:{}: not a literal; ignored", path.display(), number + 1)),
+        }
+    }
+    Ok(settings)
+}
+
+fn profile_dir(config: &Config, env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    let controller = &config.controller;
+    let set = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    controller.profile_dir.clone().or_else(|| set("IPP_PROFILE_DIR")).unwrap_or_else(|| {
+        let home = set("HOME").unwrap_or_else(|| ".".into());
+        let ipython = controller.ipython_dir.clone().or_else(|| set("IPYTHONDIR")).unwrap_or_else(|| home.join(".ipython"));
+        ipython.join(format!("profile_{}", controller.profile.as_deref().unwrap_or("default")))
+    })
+}
+
+fn wrong(setting: &Setting, reason: &str) -> ConfigError {
+    ConfigError::Value { setting: setting.origin.clone(), reason: format!("{reason}, not {}", setting.value) }
+}
+
+fn no_curve(setting: String) -> ConfigError {
+    ConfigError::Value { setting, reason: "CURVE encryption is not available in this version; messages are signed".into() }
+}
+
+fn text(setting: &Setting) -> Result<String, ConfigError> {
+    match &setting.value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(number) => Ok(number.to_string()),
+        _ => Err(wrong(setting, "expected text")),
+    }
+}
+
+fn number<T: std::str::FromStr>(setting: &Setting) -> Result<T, ConfigError> {
+    let text = match &setting.value {
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => text.trim().to_owned(),
+        _ => return Err(wrong(setting, "expected a number")),
+    };
+    text.parse().map_err(|_| wrong(setting, "expected a number in range"))
+}
+
+fn truth(setting: &Setting) -> Result<bool, ConfigError> {
+    match &setting.value {
+        Value::Bool(value) => Ok(*value),
+        Value::String(text) if matches!(text.to_lowercase().as_str(), "true" | "1") => Ok(true),
+        Value::String(text) if matches!(text.to_lowercase().as_str(), "false" | "0") => Ok(false),
+        _ => Err(wrong(setting, "expected True or False")),
+    }
+}
+
+/// Traits that change nothing here: there are no processes to place, no monitor socket of the hub's, no log server.
+const WITHOUT_MEANING: &[&str] = &[
+    "use_threads", "monitor_ip", "monitor_transport", "engine_transport", "client_transport", "clean_logs", "log_url", "log_datefmt",
+    "log_format", "mon_port", "notifier_port", "hb", "mux", "task", "control", "iopub", "monitor_url", "url_file", "auto_create",
+    "copy_config_files", "overwrite", "verbose_crash", "ipython_version", "import_statements", "extra_config_file", "debug",
+];
+
+fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
+    let config = &mut read.config;
+    let controller = &mut config.controller;
+    let class = match setting.class.as_str() {
+        "HubFactory" | "IPControllerApp" => {
+            read.warnings.push(format!("{}: the class is called IPController now", setting.origin));
+            "IPController"
+        }
+        "BaseParallelApplication" | "Application" | "BaseIPythonApplication" => "IPController",
+        "LeastLoad" => "TaskScheduler",
+        class => class,
+    };
+    match (class, setting.name.as_str()) {
+        ("IPController", "ip") => controller.ip = text(setting)?,
+        ("IPController", "client_ip") => controller.client_ip = Some(text(setting)?),
+        ("IPController", "engine_ip") => controller.engine_ip = Some(text(setting)?),
+        ("IPController", "location") => controller.location = Some(text(setting)?),
+        ("IPController", "transport") => {
+            controller.transport = match text(setting)?.as_str() {
+                "tcp" => Transport::Tcp,
+                "ipc" => Transport::Ipc,
+                _ => return Err(wrong(setting, "expected tcp or ipc")),
+            };
+        }
+        ("IPController", "regport") => controller.registration_port = Some(number(setting)?),
+        ("IPController", "ports") => controller.ports = ports(setting)?,
+        ("IPController", "engine_ports") => controller.engine_ports = ports(setting)?,
+        ("IPController", "client_ports") => controller.client_ports = ports(setting)?,
+        ("IPController", "ssh_server") => controller.ssh = text(setting)?,
+        ("IPController", "engine_ssh_server") => controller.engine_ssh = text(setting)?,
+        ("IPController", "reuse_files") => controller.reuse = truth(setting)?,
+        ("IPController", "restore_engines") => {
+            if truth(setting)? {
+                read.warnings.push(format!(
+                    "{}: engines are not restored in this version; addresses and key are reused, engines must be started again",
+                    setting.origin
+                ));
+            }
+        }
+        ("IPController", "registration_timeout") => controller.registration_timeout_s = number(setting)?,
+        ("IPController", "broadcast_scheduler_depth") => config.broadcast.depth = number(setting)?,
+        ("IPController", "client_json_file") => controller.client_file = Some(text(setting)?),
+        ("IPController", "engine_json_file") => controller.engine_file = Some(text(setting)?),
+        ("IPController", "profile") => controller.profile = Some(text(setting)?),
+        ("ProfileDir", "location") => controller.profile_dir = Some(text(setting)?.into()),
+        ("IPController", "ipython_dir") => controller.ipython_dir = Some(text(setting)?.into()),
+        ("IPController", "cluster_id") => controller.cluster_id = Some(text(setting)?).filter(|id| !id.is_empty()),
+        ("IPController", "work_dir") => controller.work_dir = Some(text(setting)?.into()),
+        ("IPController", "log_level") => config.log.level = level(setting)?,
+        ("IPController", "log_to_file") => config.log.to_file = truth(setting)?,
+        ("IPController", "db_class") => {
+            config.records.store = match text(setting)?.rsplit('.').next().unwrap_or_default() {
+                "DictDB" => Store::Memory,
+                "SQLiteDB" => Store::Sqlite,
+                "NoDB" => Store::None,
+                "MongoDB" => return Err(wrong(setting, "records in MongoDB are not available in this version: use SQLiteDB or DictDB")),
+                _ => return Err(wrong(setting, "expected DictDB, SQLiteDB or NoDB")),
+            };
+        }
+        ("IPController", "enable_curve") => {
+            if truth(setting)? {
+                return Err(no_curve(setting.origin.clone()));
+            }
+        }
+        ("HeartMonitor", "period") => config.heartbeat.period_ms = number(setting)?,
+        ("HeartMonitor", "max_heartmonitor_misses") => config.heartbeat.max_misses = number(setting)?,
+        ("TaskScheduler", "scheme_name") => {
+            config.scheduler.scheme = text(setting)?.parse().map_err(|error| wrong(setting, &format!("{error}")))?;
+        }
+        ("TaskScheduler", "hwm") => config.scheduler.hwm = Some(number(setting)?),
+        ("Session", "session") => config.session.ident = Some(text(setting)?),
+        ("Session", "username") => config.session.username = Some(text(setting)?),
+        ("Session", "keyfile") => config.session.keyfile = Some(text(setting)?.into()),
+        ("Session", "key") => config.session.key = Some(text(setting)?),
+        ("Session", "new_key") => config.session.key = Some(pointsman_core::net::fresh_id()),
+        ("Session", "packer" | "unpacker") if matches!(text(setting)?.as_str(), "json" | "orjson") => {}
+        ("Session", "packer" | "unpacker") => return Err(wrong(setting, "only json is spoken here")),
+        ("Session", "signature_scheme") if text(setting)? == "hmac-sha256" => {}
+        ("Session", "signature_scheme") => return Err(wrong(setting, "only hmac-sha256 is spoken here")),
+        ("DictDB", "record_limit") => config.records.memory.record_limit = number(setting)?,
+        ("DictDB", "size_limit") => config.records.memory.size_limit_bytes = number(setting)?,
+        ("DictDB", "cull_fraction") => config.records.memory.cull_fraction = number(setting)?,
+        ("SQLiteDB", "filename") => config.records.sqlite.filename = text(setting)?,
+        ("SQLiteDB", "location") => config.records.sqlite.location = Some(text(setting)?).filter(|l| !l.is_empty()).map(Into::into),
+        ("SQLiteDB", "table") => config.records.sqlite.table = text(setting)?,
+        (_, name) if WITHOUT_MEANING.contains(&name) => {}
+        ("Session", _) => {}
+        // Config files of a profile also speak to clients, engines, launchers and shells.
+        (class, _) if !matches!(class, "IPController" | "HeartMonitor" | "TaskScheduler" | "DictDB" | "SQLiteDB") => {
+            if setting.origin.starts_with("--") {
+                read.warnings.push(format!("{}: no such setting here; ignored", setting.origin));
+            }
+        }
+        _ => read.warnings.push(format!("{}: no such setting here; ignored", setting.origin)),
+    }
+    Ok(())
+}
+
+/// Python's numbers or names for levels of logging.
+fn level(setting: &Setting) -> Result<String, ConfigError> {
+    let text = text(setting)?;
+    let level = match text.to_uppercase().as_str() {
+        "DEBUG" => 10,
+        "INFO" => 20,
+        "WARN" | "WARNING" => 30,
+        "ERROR" => 40,
+        "CRITICAL" => 50,
+        number => number.parse::<i64>().map_err(|_| wrong(setting, "expected a level of logging"))?,
+    };
+    Ok(match level {
+        ..=10 => "debug",
+        11..=20 => "info",
+        21..=30 => "warn",
+        _ => "error",
+    }
+    .into())
+}
+
+/// `10101-10120,10200`, or a list of numbers.
+fn ports(setting: &Setting) -> Result<String, ConfigError> {
+    match &setting.value {
+        Value::Array(list) => Ok(list.iter().map(Value::to_string).collect::<Vec<_>>().join(",")),
+        _ => text(setting),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(args: &[&str], folder: &Path) -> Result<Arguments, ConfigError> {
+        let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
+        let profile = folder.to_str().unwrap().to_owned();
+        read_arguments(&args, &|name| (name == "IPP_PROFILE_DIR").then(|| profile.clone()))
+    }
+
+    #[test]
+    fn the_command_lines_of_launchers_and_tests_are_understood() {
+        let folder = tempfile::tempdir().unwrap();
+        let line =
+            ["--profile=iptest", "--log-level=10", "--ping", "250", "--dictdb", "--ip=127.0.0.1", "--TaskScheduler.hwm=0", "word"];
+        let arguments = read(&line, folder.path()).unwrap();
+        assert_eq!(arguments.warnings, Vec::<String>::new());
+        let config = arguments.config;
+        assert_eq!((config.heartbeat.period_ms, config.scheduler.hwm, config.log.level.as_str()), (250, Some(0), "debug"));
+        let arguments = read(&["--sqlitedb", "--scheme", "lru", "--no-secure", "--reuse"], folder.path()).unwrap();
+        assert_eq!(arguments.config.records.store, Store::Sqlite);
+        assert_eq!((arguments.config.session.key.as_deref(), arguments.config.controller.reuse), (Some(""), true));
+    }
+
+    #[test]
+    fn what_is_unknown_warns_and_what_is_impossible_stops() {
+        let folder = tempfile::tempdir().unwrap();
+        let warnings = read(&["--shceme=lru", "--IPController.colour=red"], folder.path()).unwrap().warnings;
+        assert!(warnings[0].contains("did you mean --scheme?") && warnings[1].contains("IPController.colour"), "{warnings:?}");
+        assert!(matches!(read(&["-x"], folder.path()), Err(ConfigError::Option(_))));
+        for line in ["--ping=soon", "--hwm=-1", "--transport=carrier-pigeon", "--mongodb", "--Session.packer=pickle"] {
+            let error = read(&[line], folder.path()).unwrap_err().to_string();
+            assert!(error.starts_with(line.split('=').next().unwrap()), "{error}");
+        }
+    }
+
+    #[test]
+    fn files_come_before_the_command_line_and_json_before_python() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("ipcontroller_config.py", "c = get_config()\nc.HeartMonitor.period = 200\nc.TaskScheduler.hwm = 7\nimport os\nc.A.b = f()\n");
+        write("ipcontroller_config.json", r#"{"TaskScheduler": {"hwm": 8, "scheme_name": "twobin"}}"#);
+        let arguments = read(&["--scheme=lru"], folder.path()).unwrap();
+        let config = arguments.config;
+        let seen = (config.heartbeat.period_ms, config.scheduler.hwm, config.scheduler.scheme.to_string());
+        assert_eq!(seen, (200, Some(8), "lru".into()));
+        assert_eq!(arguments.warnings.len(), 2, "{:?}", arguments.warnings);
+        write("pointsman.toml", "[scheduler]\nhwm = 9\n");
+        assert_eq!(read(&[], folder.path()).unwrap().config.scheduler.hwm, Some(9));
+        write("pointsman.toml", "[scheduler]\nhmw = 9\n");
+        assert!(read(&[], folder.path()).unwrap_err().to_string().contains("did you mean `hwm`?"));
+    }
+}

@@ -1,0 +1,278 @@
+//! The configuration as one typed tree, and where it comes from: defaults, ipcontroller's own files, a TOML file, the command line.
+//! Whatever is not understood is an error or a warning with the nearest valid name, never a silent default.
+
+mod ipcontroller;
+mod literal;
+mod toml_file;
+
+use std::path::PathBuf;
+
+use pointsman_core::db::MemoryLimits;
+use pointsman_policies::SchemeSpec;
+use serde::{Deserialize, Serialize};
+
+pub use ipcontroller::{Arguments, Special, read_arguments};
+pub use toml_file::{parse_toml, read_toml_over};
+
+/// Everything that can be configured. Names end in their units.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the controller listens and what it tells peers.
+    pub controller: Controller,
+    /// Which engines count as alive.
+    pub heartbeat: Heartbeat,
+    /// The task scheduler.
+    pub scheduler: Scheduler,
+    /// The broadcast tree.
+    pub broadcast: Broadcast,
+    /// Task records.
+    pub records: Records,
+    /// Messages' signatures and names.
+    pub session: SessionConfig,
+    /// Log lines.
+    pub log: Log,
+}
+
+/// Where the controller listens and what it tells peers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Controller {
+    /// Address to listen on, for clients and engines.
+    pub ip: String,
+    /// Address for clients alone.
+    pub client_ip: Option<String>,
+    /// Address for engines alone.
+    pub engine_ip: Option<String>,
+    /// `tcp`, or `ipc` with `ip` as a path.
+    pub transport: Transport,
+    /// The controller's name for peers on other machines; its host name by default.
+    pub location: Option<String>,
+    /// Ports to use: numbers and ranges, `10101-10120,10200`. Random free ones when they run out.
+    pub ports: String,
+    /// Ports for engines, used before `ports`.
+    pub engine_ports: String,
+    /// Ports for clients, used before `ports`.
+    pub client_ports: String,
+    /// Port of the hub.
+    pub registration_port: Option<u16>,
+    /// `user@host` through which clients reach the controller.
+    pub ssh: String,
+    /// `user@host` through which engines reach the controller.
+    pub engine_ssh: String,
+    /// Keep the connection files at the end, and take addresses and key from them at the start.
+    pub reuse: bool,
+    /// Folder with the profile.
+    pub profile_dir: Option<PathBuf>,
+    /// Name of the profile, if its folder is not given.
+    pub profile: Option<String>,
+    /// Folder with the profiles.
+    pub ipython_dir: Option<PathBuf>,
+    /// Name of the cluster, part of file names.
+    pub cluster_id: Option<String>,
+    /// File name for clients instead of `ipcontroller-client.json`.
+    pub client_file: Option<String>,
+    /// File name for engines instead of `ipcontroller-engine.json`.
+    pub engine_file: Option<String>,
+    /// How long an engine may take to answer its first ping after it asked to register.
+    pub registration_timeout_s: f64,
+    /// Folder to change to at the start.
+    pub work_dir: Option<PathBuf>,
+}
+
+/// How peers reach the controller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// By network.
+    #[default]
+    Tcp,
+    /// By files, on one machine.
+    Ipc,
+}
+
+impl Default for Controller {
+    fn default() -> Self {
+        Controller {
+            ip: "127.0.0.1".into(),
+            client_ip: None,
+            engine_ip: None,
+            transport: Transport::Tcp,
+            location: None,
+            ports: String::new(),
+            engine_ports: String::new(),
+            client_ports: String::new(),
+            registration_port: None,
+            ssh: String::new(),
+            engine_ssh: String::new(),
+            reuse: false,
+            profile_dir: None,
+            profile: None,
+            ipython_dir: None,
+            cluster_id: None,
+            client_file: None,
+            engine_file: None,
+            registration_timeout_s: 30.0,
+            work_dir: None,
+        }
+    }
+}
+
+/// Which engines count as alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Heartbeat {
+    /// Time between pings.
+    pub period_ms: u64,
+    /// Pings that an engine may miss in a row.
+    pub max_misses: u32,
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Heartbeat { period_ms: 3000, max_misses: 10 }
+    }
+}
+
+/// The task scheduler.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scheduler {
+    /// Which engine gets a task: a name, `name[key=value]`, or a table with `name` and parameters.
+    pub scheme: SchemeSpec,
+    /// The most tasks in flight on one engine; 0 for no limit. The scheme's own default, or 1.
+    pub hwm: Option<u32>,
+    /// Seed of all random choices; a fresh one by default, which is logged.
+    pub seed: Option<u64>,
+    /// How long tasks of a lost engine may still be answered.
+    pub grace_ms: u64,
+    /// The most tasks waiting and running together.
+    pub max_queued_tasks: usize,
+    /// The most bytes of requests held for them.
+    pub max_queued_bytes: usize,
+}
+
+impl Default for Scheduler {
+    fn default() -> Self {
+        let limits = pointsman_schedulers::task::Limits::default();
+        Scheduler {
+            scheme: SchemeSpec::named("leastload"),
+            hwm: None,
+            seed: None,
+            grace_ms: limits.grace.as_millis() as u64,
+            max_queued_tasks: limits.queued_tasks,
+            max_queued_bytes: limits.queued_bytes,
+        }
+    }
+}
+
+/// The broadcast tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Broadcast {
+    /// Levels below the root; the tree has two to this power leaves, each with a port.
+    pub depth: u32,
+}
+
+impl Default for Broadcast {
+    fn default() -> Self {
+        Broadcast { depth: 1 }
+    }
+}
+
+/// Task records.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Records {
+    /// Where they are kept.
+    pub store: Store,
+    /// Bounds of the store in memory.
+    pub memory: MemoryLimits,
+    /// The store in SQLite.
+    pub sqlite: Sqlite,
+}
+
+/// Where task records are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Store {
+    /// In memory, within bounds.
+    #[default]
+    Memory,
+    /// In a file.
+    Sqlite,
+    /// Nowhere.
+    None,
+}
+
+/// The store in SQLite.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sqlite {
+    /// File name.
+    pub filename: String,
+    /// Its folder; the profile's by default.
+    pub location: Option<PathBuf>,
+    /// Table name.
+    pub table: String,
+}
+
+impl Default for Sqlite {
+    fn default() -> Self {
+        Sqlite { filename: "tasks.db".into(), location: None, table: "ipython-tasks".into() }
+    }
+}
+
+/// Messages' signatures and names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionConfig {
+    /// Signing key; empty for none, a fresh one by default.
+    pub key: Option<String>,
+    /// File with the signing key.
+    pub keyfile: Option<PathBuf>,
+    /// Session id of the hub; a fresh one by default.
+    pub ident: Option<String>,
+    /// User name in headers.
+    pub username: Option<String>,
+}
+
+/// Log lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug` or `trace`, or filters by module.
+    pub level: String,
+    /// To the profile's `log` folder instead of standard error.
+    pub to_file: bool,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log { level: "info".into(), to_file: false }
+    }
+}
+
+/// Why a configuration can not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file that can not be read.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A value that a setting can not have.
+    #[error("{setting}: {reason}")]
+    Value {
+        /// The setting, as the user wrote it.
+        setting: String,
+        /// What is wrong with the value.
+        reason: String,
+    },
+    /// An option of one letter that does not exist.
+    #[error("unknown option {0}: see pointsman controller --help")]
+    Option(String),
+}

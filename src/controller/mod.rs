@@ -1,0 +1,354 @@
+//! A controller assembled: sockets bound, machines on their threads, connection files written last, and everything taken down again.
+//! If any part dies the whole process ends with a reason: there is no half-alive controller.
+
+mod ports;
+mod supervise;
+mod taps;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use pointsman_core::connection_file::{ClientFile, Common, EngineFile, to_text};
+use pointsman_core::db::{MemoryDb, NoDb, SqliteDb, TaskDb};
+use pointsman_core::hub::driver::{self as hub_driver, HubInput, HubSockets, Outlet};
+use pointsman_core::hub::{Hub, HubConfig};
+use pointsman_core::net::files::{RemoveOnDrop, read_json, write_atomically};
+use pointsman_core::net::{Mailbox, Outbox, fresh_id};
+use pointsman_core::relay::{Command, NoTap, Pairing, Relay};
+use pointsman_core::{Multipart, Session, Signer};
+use pointsman_policies::Registry;
+use pointsman_schedulers::broadcast::Broadcast;
+use pointsman_schedulers::live::{
+    BroadcastInput, BroadcastSockets, TaskInput, TaskSockets, run_broadcast, run_tasks,
+};
+use pointsman_schedulers::task::{Limits, TaskScheduler};
+
+use crate::config::{Config, Store, Transport};
+use ports::{Binder, Side};
+use supervise::Crew;
+pub use supervise::{Ending, Stopper};
+use taps::HubTap;
+
+/// What may wait for the hub: beyond it, records are lost and counted, and tasks flow on.
+const HUB_BACKLOG: (usize, usize) = (4_000_000, 1 << 30);
+/// News of engines for the schedulers; bounded by engines that come and go between two turns of a loop.
+const NEWS_BACKLOG: (usize, usize) = (1_000_000, 1 << 30);
+
+/// A running controller.
+pub struct Controller {
+    crew: Crew,
+    files: RemoveOnDrop,
+    client_path: PathBuf,
+    engine_path: PathBuf,
+    client_file: ClientFile,
+    engine_file: EngineFile,
+    context: zmq::Context,
+}
+
+impl Controller {
+    /// Binds, starts, and writes the connection files when everything listens.
+    ///
+    /// # Errors
+    /// If the configuration can not be followed or an address can not be had; nothing is left behind then.
+    pub fn start(config: &Config, registry: &Registry) -> anyhow::Result<Controller> {
+        let spec = &config.scheduler.scheme;
+        let scheme = registry.build(spec).context("scheduler.scheme")?;
+        let default_hwm = registry.resolve(spec)?.default_hwm.unwrap_or(1);
+        let hwm = config.scheduler.hwm.unwrap_or(default_hwm);
+        let seed = config.scheduler.seed.unwrap_or_else(|| u64::from_str_radix(&fresh_id()[..8], 16).unwrap_or(0));
+        tracing::info!("scheme {spec}, hwm {hwm}, seed {seed} ({})", pointsman_policies::Rng::NAME);
+
+        let security = prepare_profile(config)?;
+        let (client_path, engine_path) = file_paths(config, &security);
+        let former = if config.controller.reuse { reusable(&client_path, &engine_path) } else { None };
+        let key = match &former {
+            Some((client, _)) => client.common.key.clone(),
+            None => signing_key(config)?,
+        };
+        let signer = Signer::new(key.as_bytes());
+        let username = config.session.username.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "username".into());
+        let session = |id: String| Session::new(signer.clone(), id, username.clone(), std::process::id());
+
+        let context = zmq::Context::new();
+        context.set_io_threads(1)?;
+        let mut binder = Binder::new(&context, config, former.as_ref())?;
+        let query_clients = binder.bind(Side::Shared, "registration", zmq::ROUTER)?;
+        let query_engines = binder.bind_registration_for_engines(query_clients.1)?;
+        let control_out = binder.bind(Side::Engine, "control", zmq::ROUTER)?;
+        let mux_out = binder.bind(Side::Engine, "mux", zmq::ROUTER)?;
+        let task_out = binder.bind(Side::Engine, "task", zmq::ROUTER)?;
+        let iopub_in = binder.bind(Side::Engine, "iopub", zmq::SUB)?;
+        let ping = binder.bind(Side::Engine, "hb_ping", zmq::PUB)?;
+        let pong = binder.bind(Side::Engine, "hb_pong", zmq::ROUTER)?;
+        let tree = Broadcast::new(session(fresh_id()), config.broadcast.depth);
+        let leaves = (0..tree.leaves()).map(|_| binder.bind(Side::Engine, "broadcast", zmq::ROUTER)).collect::<Result<Vec<_>, _>>()?;
+        let control_in = binder.bind(Side::Client, "control", zmq::ROUTER)?;
+        let mux_in = binder.bind(Side::Client, "mux", zmq::ROUTER)?;
+        let task_in = binder.bind(Side::Client, "task", zmq::ROUTER)?;
+        let iopub_out = binder.bind(Side::Client, "iopub", zmq::PUB)?;
+        let notifications = binder.bind(Side::Client, "notification", zmq::XPUB)?;
+        let broadcast_root = binder.bind(Side::Client, "broadcast", zmq::ROUTER)?;
+        iopub_in.0.set_subscribe(b"")?;
+
+        let location = match &config.controller.location {
+            Some(location) => location.clone(),
+            None => gethostname::gethostname().to_string_lossy().into_owned(),
+        };
+        let common = |interface: String, ssh: &str, ports: [u16; 5]| Common {
+            ssh: ssh.to_owned(),
+            interface,
+            location: location.clone(),
+            registration: ports[0],
+            control: ports[1],
+            mux: ports[2],
+            task: ports[3],
+            iopub: ports[4],
+            key: key.clone(),
+            curve_serverkey: None,
+            pack: "json".into(),
+            unpack: "json".into(),
+            signature_scheme: "hmac-sha256".into(),
+        };
+        let registration = query_clients.1;
+        let client_file = ClientFile {
+            common: common(
+                binder.interface(Side::Client),
+                &config.controller.ssh,
+                [registration, control_in.1, mux_in.1, task_in.1, iopub_out.1],
+            ),
+            notification: notifications.1,
+            broadcast: broadcast_root.1,
+            // At `pure` a client refuses dependencies, which are not refused here.
+            task_scheme: if spec.name() == "pure" { "lru".into() } else { spec.name().to_owned() },
+        };
+        let engine_ssh = Some(&config.controller.engine_ssh).filter(|ssh| !ssh.is_empty()).unwrap_or(&config.controller.ssh);
+        let engine_file = EngineFile {
+            common: common(
+                binder.interface(Side::Engine),
+                engine_ssh,
+                [registration, control_out.1, mux_out.1, task_out.1, iopub_in.1],
+            ),
+            hb_ping: ping.1,
+            hb_pong: pong.1,
+            broadcast: leaves.iter().map(|leaf| leaf.1).collect(),
+        };
+
+        let hub_config = HubConfig {
+            heartbeat: Duration::from_millis(config.heartbeat.period_ms.max(10)),
+            max_misses: config.heartbeat.max_misses,
+            registration_timeout: Duration::try_from_secs_f64(config.controller.registration_timeout_s)
+                .context("controller.registration_timeout_s")?,
+            grace: Duration::from_millis(config.scheduler.grace_ms),
+            connection_info: match &former {
+                Some((_, engine)) => serde_json::to_value(engine)?,
+                None => serde_json::json!({}),
+            },
+            keeps_records: config.records.store != Store::None,
+        };
+        let limits = Limits {
+            hwm,
+            grace: Duration::from_millis(config.scheduler.grace_ms),
+            queued_tasks: config.scheduler.max_queued_tasks,
+            queued_bytes: config.scheduler.max_queued_bytes,
+            ..Limits::default()
+        };
+        let db = open_records(config)?;
+
+        let mut crew = Crew::new()?;
+        let (hub_outbox, hub_mailbox) = Mailbox::<HubInput>::new(HUB_BACKLOG.0, HUB_BACKLOG.1)?;
+        let (tasks_outbox, tasks_mailbox) = Mailbox::<TaskInput>::new(NEWS_BACKLOG.0, NEWS_BACKLOG.1)?;
+        let (tree_outbox, tree_mailbox) = Mailbox::<BroadcastInput>::new(NEWS_BACKLOG.0, NEWS_BACKLOG.1)?;
+
+        for (name, front, back, pairing) in [
+            ("mux", mux_in.0, mux_out.0, Pairing::Swap),
+            ("control", control_in.0, control_out.0, Pairing::Swap),
+            ("iopub", iopub_in.0, iopub_out.0, Pairing::OneWay),
+        ] {
+            let (outbox, commands) = Mailbox::new(64, usize::MAX)?;
+            let stop = Box::new(move || {
+                outbox.send(Command::Terminate, 0);
+            });
+            if name == "control" {
+                let relay = Relay::new(front, back, pairing, NoTap)?;
+                crew.start(name, stop, move || Ok(relay.run(&commands)?))?;
+            } else {
+                let relay = Relay::new(front, back, pairing, HubTap::new(name, hub_outbox.clone()))?;
+                crew.start(name, stop, move || Ok(relay.run(&commands)?))?;
+            }
+        }
+        let scheduler = TaskScheduler::new(scheme, limits, seed);
+        let sockets = TaskSockets { clients: task_in.0, engines: task_out.0 };
+        let (to_hub, task_session, stop) = (hub_outbox.clone(), session(fresh_id()), tasks_outbox.clone());
+        let stop = Box::new(move || {
+            stop.send(TaskInput::Stop, 0);
+        });
+        crew.start("tasks", stop, move || Ok(run_tasks(scheduler, sockets, &tasks_mailbox, to_hub, task_session)?))?;
+
+        let sockets = BroadcastSockets { root: broadcast_root.0, leaves: leaves.into_iter().map(|leaf| leaf.0).collect() };
+        let stop = tree_outbox.clone();
+        let stop = Box::new(move || {
+            stop.send(BroadcastInput::Stop, 0);
+        });
+        crew.start("broadcast", stop, move || Ok(run_broadcast(tree, sockets, &tree_mailbox)?))?;
+
+        let hub = Hub::new(hub_config, session(config.session.ident.clone().unwrap_or_else(fresh_id)));
+        let queries = std::iter::once(query_clients.0).chain(query_engines).collect();
+        let sockets = HubSockets { queries, notifications: notifications.0, ping: ping.0, pong: pong.0 };
+        let (stop, to_self) = (hub_outbox.clone(), hub_outbox);
+        let stop = Box::new(move || {
+            stop.send(HubInput::Stop, 0);
+        });
+        let mut outlet = Schedulers { tasks: tasks_outbox, tree: tree_outbox };
+        let listening = Arc::new(AtomicBool::new(false));
+        let started = listening.clone();
+        crew.start_main("hub", stop, move || {
+            Ok(hub_driver::run(hub, sockets, &hub_mailbox, to_self, db, &mut outlet, &started)?)
+        })?;
+
+        let mut files = RemoveOnDrop::default();
+        if former.is_none() {
+            for (path, text) in [(&engine_path, to_text(&engine_file)), (&client_path, to_text(&client_file))] {
+                write_atomically(path, &text).with_context(|| format!("connection file {}", path.display()))?;
+                files.add(path.clone());
+            }
+        }
+        if config.controller.reuse {
+            files.keep();
+        }
+        tracing::info!("listening; clients find this controller by {}", client_path.display());
+        Ok(Controller { crew, files, client_path, engine_path, client_file, engine_file, context })
+    }
+
+    /// The file for clients.
+    pub fn client_path(&self) -> &std::path::Path {
+        &self.client_path
+    }
+
+    /// The file for engines.
+    pub fn engine_path(&self) -> &std::path::Path {
+        &self.engine_path
+    }
+
+    /// What clients are told.
+    pub fn client_file(&self) -> &ClientFile {
+        &self.client_file
+    }
+
+    /// What engines are told.
+    pub fn engine_file(&self) -> &EngineFile {
+        &self.engine_file
+    }
+
+    /// A handle by which another thread can stop this controller.
+    pub fn stopper(&self) -> Stopper {
+        self.crew.stopper()
+    }
+
+    /// Waits for the end, whatever brings it, and takes everything down within two seconds.
+    pub fn wait(mut self) -> Ending {
+        let ending = self.crew.wait();
+        drop(self.files);
+        if !self.crew.finish() {
+            // Terminating a context waits for its sockets, and a thread that does not stop keeps its own.
+            std::mem::forget(self.context);
+        }
+        ending
+    }
+}
+
+/// Passes the hub's news to the schedulers.
+struct Schedulers {
+    tasks: Outbox<TaskInput>,
+    tree: Outbox<BroadcastInput>,
+}
+
+impl Outlet for Schedulers {
+    fn engine_up(&mut self, uuid: &str, number: u64) {
+        self.tasks.send(TaskInput::EngineUp(uuid.into()), 64);
+        self.tree.send(BroadcastInput::EngineUp(uuid.into(), number), 64);
+    }
+
+    fn engine_down(&mut self, uuid: &str, _number: u64) {
+        self.tasks.send(TaskInput::EngineDown(uuid.into()), 64);
+        self.tree.send(BroadcastInput::EngineDown(uuid.into()), 64);
+    }
+
+    fn resubmit(&mut self, request: Arc<Multipart>) {
+        let bytes = request.size_bytes();
+        self.tasks.send(TaskInput::Resubmit(request), bytes);
+    }
+}
+
+/// Makes the profile's folders and returns the one for connection files.
+fn prepare_profile(config: &Config) -> anyhow::Result<PathBuf> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let profile = config.controller.profile_dir.clone().context("no profile folder: give --profile-dir")?;
+    for (folder, private) in [("security", true), ("log", false), ("pid", true), ("startup", false)] {
+        let path = profile.join(folder);
+        std::fs::create_dir_all(&path).with_context(|| format!("profile folder {}", path.display()))?;
+        if private {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
+        }
+    }
+    Ok(profile.join("security"))
+}
+
+fn file_paths(config: &Config, security: &std::path::Path) -> (PathBuf, PathBuf) {
+    let controller = &config.controller;
+    let name = |given: &Option<String>, role: &str| match (given, &controller.cluster_id) {
+        (Some(name), _) => name.clone(),
+        (None, Some(id)) => format!("ipcontroller-{id}-{role}.json"),
+        (None, None) => format!("ipcontroller-{role}.json"),
+    };
+    (security.join(name(&controller.client_file, "client")), security.join(name(&controller.engine_file, "engine")))
+}
+
+/// Connection files of a former life, if both are there and agree.
+fn reusable(client: &std::path::Path, engine: &std::path::Path) -> Option<(ClientFile, EngineFile)> {
+    let files: std::io::Result<(ClientFile, EngineFile)> = read_json(client).and_then(|c| Ok((c, read_json(engine)?)));
+    match files {
+        Ok((c, e)) if (&c.common.key, c.common.registration) == (&e.common.key, e.common.registration) => Some((c, e)),
+        Ok(_) => {
+            tracing::warn!("the connection files to be reused do not belong together; starting afresh");
+            None
+        }
+        Err(error) => {
+            tracing::info!("no connection files to reuse ({error}); starting afresh");
+            None
+        }
+    }
+}
+
+fn signing_key(config: &Config) -> anyhow::Result<String> {
+    if let Some(path) = &config.session.keyfile {
+        let key = std::fs::read_to_string(path).with_context(|| format!("session.keyfile {}", path.display()))?;
+        return Ok(key.trim().to_owned());
+    }
+    Ok(config.session.key.clone().unwrap_or_else(fresh_id))
+}
+
+fn open_records(config: &Config) -> anyhow::Result<Box<dyn TaskDb>> {
+    let records = &config.records;
+    Ok(match records.store {
+        Store::Memory => Box::new(MemoryDb::new(records.memory)),
+        Store::None => Box::new(NoDb),
+        Store::Sqlite => {
+            let folder = records.sqlite.location.clone().or_else(|| config.controller.profile_dir.clone()).unwrap_or_default();
+            Box::new(SqliteDb::open(&folder.join(&records.sqlite.filename), &records.sqlite.table)?)
+        }
+    })
+}
+
+/// Refuses what would listen to strangers by mistake, before anything is bound.
+fn check_interface(transport: Transport, ip: &str) -> anyhow::Result<()> {
+    if ip.is_empty() || ip.contains("://") {
+        bail!("controller.ip: '{ip}' is not an address: give a host or IP for tcp, a path for ipc");
+    }
+    if transport == Transport::Ipc && ip == "127.0.0.1" {
+        bail!("controller.ip: with transport ipc this is the path of the sockets, such as /tmp/cluster");
+    }
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! Addresses: from connection files that are reused, from the ports that were asked for, or whatever is free.
+
+use std::collections::VecDeque;
+
+use anyhow::{Context as _, bail};
+use pointsman_core::connection_file::{ClientFile, Common, EngineFile};
+
+use super::check_interface;
+use crate::config::{Config, Transport};
+
+/// Whose socket it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// For clients.
+    Client,
+    /// For engines.
+    Engine,
+    /// For both: on the clients' interface, from the engines' ports.
+    Shared,
+}
+
+/// Binds sockets one after the other.
+pub(super) struct Binder<'a> {
+    context: &'a zmq::Context,
+    transport: Transport,
+    client_ip: String,
+    engine_ip: String,
+    client_pool: VecDeque<u16>,
+    engine_pool: VecDeque<u16>,
+    common_pool: VecDeque<u16>,
+    registration: Option<u16>,
+    former: Option<&'a (ClientFile, EngineFile)>,
+    former_leaves: VecDeque<u16>,
+    next_ipc: u16,
+}
+
+impl<'a> Binder<'a> {
+    pub(super) fn new(
+        context: &'a zmq::Context,
+        config: &Config,
+        former: Option<&'a (ClientFile, EngineFile)>,
+    ) -> anyhow::Result<Self> {
+        let controller = &config.controller;
+        let mut transport = controller.transport;
+        let mut ips = [&controller.client_ip, &controller.engine_ip].map(|own| own.clone().unwrap_or_else(|| controller.ip.clone()));
+        if let Some((client, engine)) = former {
+            for (ip, common) in ips.iter_mut().zip([&client.common, &engine.common]) {
+                let Some((scheme, address)) = common.interface.split_once("://") else {
+                    bail!("the connection file to be reused has no transport in its interface '{}'", common.interface);
+                };
+                transport = if scheme == "ipc" { Transport::Ipc } else { Transport::Tcp };
+                address.clone_into(ip);
+            }
+        }
+        let [client_ip, engine_ip] = ips;
+        for ip in [&client_ip, &engine_ip] {
+            check_interface(transport, ip)?;
+        }
+        Ok(Binder {
+            context,
+            transport,
+            client_ip,
+            engine_ip,
+            client_pool: parse_ports(&controller.client_ports).context("controller.client_ports")?,
+            engine_pool: parse_ports(&controller.engine_ports).context("controller.engine_ports")?,
+            common_pool: parse_ports(&controller.ports).context("controller.ports")?,
+            registration: controller.registration_port.filter(|port| *port != 0),
+            former_leaves: former.map(|(_, engine)| engine.broadcast.iter().copied().collect()).unwrap_or_default(),
+            former,
+            next_ipc: 0,
+        })
+    }
+
+    /// `tcp://127.0.0.1` or the like, as connection files say it.
+    pub(super) fn interface(&self, side: Side) -> String {
+        let ip = if side == Side::Engine { &self.engine_ip } else { &self.client_ip };
+        match self.transport {
+            Transport::Tcp => format!("tcp://{ip}"),
+            Transport::Ipc => format!("ipc://{ip}"),
+        }
+    }
+
+    /// Binds a socket of a channel and returns it with its port.
+    pub(super) fn bind(&mut self, side: Side, channel: &str, kind: zmq::SocketType) -> anyhow::Result<(zmq::Socket, u16)> {
+        let socket = self.socket(kind, channel, side)?;
+        let wanted = self.wanted(side, channel);
+        let port = self.bind_to(&socket, side, wanted).with_context(|| format!("the {channel} channel can not listen"))?;
+        Ok((socket, port))
+    }
+
+    /// The hub listens on the engines' interface too, under the same port, where that is another.
+    pub(super) fn bind_registration_for_engines(&mut self, port: u16) -> anyhow::Result<Option<zmq::Socket>> {
+        let everywhere = |ip: &str| matches!(ip, "*" | "0.0.0.0");
+        if self.engine_ip == self.client_ip || everywhere(&self.client_ip) {
+            return Ok(None);
+        }
+        let socket = self.socket(zmq::ROUTER, "registration", Side::Engine)?;
+        self.bind_to(&socket, Side::Engine, Some(port)).context("the registration channel can not listen for engines")?;
+        Ok(Some(socket))
+    }
+
+    fn socket(&self, kind: zmq::SocketType, channel: &str, side: Side) -> anyhow::Result<zmq::Socket> {
+        let socket = self.context.socket(kind).context("no more sockets: raise the limit of open files (ulimit -n)")?;
+        // No limits inside libzmq: it would drop or block silently. Backlogs are bounded where they are kept.
+        socket.set_sndhwm(0)?;
+        socket.set_rcvhwm(0)?;
+        socket.set_linger(500)?;
+        // An engine's one socket is connected to three of ours, which must not announce the same name.
+        let name = match (kind, channel, side) {
+            (zmq::ROUTER, "mux" | "task" | "control", Side::Client) => Some(format!("{channel}_in")),
+            (zmq::ROUTER, "mux" | "task" | "control", Side::Engine) => Some(format!("{channel}_out")),
+            _ => None,
+        };
+        if let Some(name) = name {
+            socket.set_identity(name.as_bytes())?;
+        }
+        Ok(socket)
+    }
+
+    /// The port that the files of a former life name, or the next of the ones asked for.
+    fn wanted(&mut self, side: Side, channel: &str) -> Option<u16> {
+        if let Some((client, engine)) = self.former {
+            let of = |common: &Common| match channel {
+                "registration" => Some(common.registration),
+                "control" => Some(common.control),
+                "mux" => Some(common.mux),
+                "task" => Some(common.task),
+                "iopub" => Some(common.iopub),
+                _ => None,
+            };
+            return match (side, channel) {
+                (Side::Engine, "broadcast") => self.former_leaves.pop_front(),
+                (Side::Engine, "hb_ping") => Some(engine.hb_ping),
+                (Side::Engine, "hb_pong") => Some(engine.hb_pong),
+                (Side::Engine, _) => of(&engine.common),
+                (_, "notification") => Some(client.notification),
+                (_, "broadcast") => Some(client.broadcast),
+                _ => of(&client.common),
+            };
+        }
+        if channel == "registration" && self.registration.is_some() {
+            return self.registration;
+        }
+        let own = if side == Side::Client { &mut self.client_pool } else { &mut self.engine_pool };
+        own.pop_front().or_else(|| self.common_pool.pop_front())
+    }
+
+    fn bind_to(&mut self, socket: &zmq::Socket, side: Side, wanted: Option<u16>) -> anyhow::Result<u16> {
+        let interface = self.interface(side);
+        if self.transport == Transport::Ipc {
+            self.next_ipc += 1;
+            let port = wanted.unwrap_or(self.next_ipc);
+            let address = format!("{interface}:{port}");
+            socket.bind(&address).with_context(|| address)?;
+            return Ok(port);
+        }
+        let address = wanted.map_or_else(|| format!("{interface}:*"), |port| format!("{interface}:{port}"));
+        socket.bind(&address).with_context(|| address)?;
+        let bound = socket.get_last_endpoint()?.unwrap_or_default();
+        bound.rsplit(':').next().and_then(|port| port.parse().ok()).with_context(|| format!("no port in '{bound}'"))
+    }
+}
+
+/// `10101-10120,10200` as numbers, in order.
+fn parse_ports(text: &str) -> anyhow::Result<VecDeque<u16>> {
+    let mut ports = VecDeque::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let number = |text: &str| text.trim().parse::<u16>().with_context(|| format!("'{part}' is not a port or a range of ports"));
+        match part.split_once('-') {
+            Some((first, last)) => ports.extend(number(first)?..=number(last)?),
+            None => ports.push_back(number(part)?),
+        }
+    }
+    Ok(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_numbers_and_ranges() {
+        assert_eq!(parse_ports("10-12, 20").unwrap(), [10, 11, 12, 20]);
+        assert_eq!(parse_ports("").unwrap(), []);
+        assert!(parse_ports("10-x").is_err() && parse_ports("70000").is_err());
+    }
+}

@@ -1,0 +1,146 @@
+//! The threads of a controller: each has a name and a way to be told to stop, and whichever ends first ends the whole.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use pointsman_core::net::{Clock, Mailbox, Outbox};
+
+/// What brings a controller to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// A client asked for it, a signal came, or a [`Stopper`] was used.
+    Asked,
+    /// A part died; the reason names it.
+    Died(String),
+}
+
+/// One event for the supervisor.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// A thread has ended, with what it said last.
+    Ended { name: &'static str, reason: Result<(), String> },
+    /// Somebody wants the whole to end.
+    Stop,
+}
+
+/// Stops a controller from another thread, or from a signal handler's.
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    outbox: Outbox<Part>,
+}
+
+impl Stopper {
+    /// Asks for the end. Returns at once.
+    pub fn stop(&self) {
+        self.outbox.send(Part::Stop, 0);
+    }
+}
+
+type Stop = Box<dyn Fn() + Send>;
+
+/// The threads.
+pub(super) struct Crew {
+    outbox: Outbox<Part>,
+    mailbox: Mailbox<Part>,
+    threads: Vec<(&'static str, JoinHandle<()>, Stop)>,
+    main: Option<&'static str>,
+    ended: usize,
+}
+
+/// How long threads may take to end before the process ends without them.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+impl Crew {
+    pub(super) fn new() -> std::io::Result<Self> {
+        let (outbox, mailbox) = Mailbox::new(1024, usize::MAX)?;
+        Ok(Crew { outbox, mailbox, threads: Vec::new(), main: None, ended: 0 })
+    }
+
+    pub(super) fn stopper(&self) -> Stopper {
+        Stopper { outbox: self.outbox.clone() }
+    }
+
+    /// Starts a thread that is not meant to end by itself.
+    pub(super) fn start(
+        &mut self,
+        name: &'static str,
+        stop: Stop,
+        body: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        let outbox = self.outbox.clone();
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            let reason = match catch_unwind(AssertUnwindSafe(body)) {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(format!("{error:#}")),
+                Err(panic) => Err(format!(
+                    "panicked: {}",
+                    panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied()).unwrap_or("?")
+                )),
+            };
+            outbox.send(Part::Ended { name, reason }, 0);
+        })?;
+        self.threads.push((name, thread, stop));
+        Ok(())
+    }
+
+    /// Starts the thread whose good end is the controller's.
+    pub(super) fn start_main(
+        &mut self,
+        name: &'static str,
+        stop: Stop,
+        body: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        self.main = Some(name);
+        self.start(name, stop, body)
+    }
+
+    /// Waits until something brings the end.
+    pub(super) fn wait(&mut self) -> Ending {
+        let mut parts = Vec::new();
+        loop {
+            let _ = zmq::poll(&mut [zmq::PollItem::from_fd(self.mailbox.fd(), zmq::POLLIN)], -1);
+            self.mailbox.take(usize::MAX, &mut parts);
+            for part in parts.drain(..) {
+                match part {
+                    Part::Stop => return Ending::Asked,
+                    Part::Ended { name, reason } => {
+                        self.ended += 1;
+                        return match reason {
+                            Ok(()) if self.main == Some(name) => Ending::Asked,
+                            Ok(()) => Ending::Died(format!("{name} ended without being asked to")),
+                            Err(reason) => Ending::Died(format!("{name}: {reason}")),
+                        };
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells every thread to stop and gives them a moment to; whether all did.
+    pub(super) fn finish(&mut self) -> bool {
+        for (_, _, stop) in &self.threads {
+            stop();
+        }
+        let clock = Clock::default();
+        let mut parts = Vec::new();
+        while self.ended < self.threads.len() && clock.now() < PATIENCE {
+            let left = (PATIENCE.saturating_sub(clock.now())).as_millis() as i64;
+            let _ = zmq::poll(&mut [zmq::PollItem::from_fd(self.mailbox.fd(), zmq::POLLIN)], left + 1);
+            self.mailbox.take(usize::MAX, &mut parts);
+            for part in parts.drain(..) {
+                if let Part::Ended { name, reason } = part {
+                    self.ended += 1;
+                    if let Err(reason) = reason {
+                        tracing::warn!("{name} while stopping: {reason}");
+                    }
+                }
+            }
+        }
+        if self.ended < self.threads.len() {
+            let late: Vec<_> = self.threads.iter().filter(|thread| !thread.1.is_finished()).map(|thread| thread.0).collect();
+            tracing::warn!("did not stop in time: {}", late.join(", "));
+        }
+        self.ended >= self.threads.len()
+    }
+}
