@@ -15,6 +15,8 @@ pub mod wire;
 #[cfg(feature = "net")]
 pub mod net;
 #[cfg(feature = "net")]
+pub mod peer;
+#[cfg(feature = "net")]
 pub mod relay;
 
 pub use ledger::Ledger;

@@ -1,6 +1,8 @@
 //! The command line: one file for each subcommand.
 
 mod controller;
+mod demo;
+mod engine;
 mod schemes;
 
 use std::process::ExitCode;
@@ -25,6 +27,10 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run native engines: shell commands and named functions.
+    Engine(engine::Options),
+    /// See it work: a controller, engines and a real graph of tasks, under two schemes.
+    Demo(demo::Options),
     /// List the schemes that can be chosen, with their parameters.
     Schemes(schemes::Options),
 }
@@ -33,6 +39,8 @@ enum Command {
 pub fn run(registry: Registry) -> ExitCode {
     match Cli::parse().command {
         Command::Controller { arguments } => controller::run(&arguments, &registry),
+        Command::Engine(options) => engine::run(&options),
+        Command::Demo(options) => demo::run(&options, &registry),
         Command::Schemes(options) => schemes::run(&options, &registry),
     }
 }
@@ -41,4 +49,11 @@ pub fn run(registry: Registry) -> ExitCode {
 fn failed(error: &anyhow::Error) -> ExitCode {
     eprintln!("pointsman: {error:#}");
     ExitCode::FAILURE
+}
+
+/// Log lines to standard error; `RUST_LOG` has the last word.
+fn start_plain_log(level: &str) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false).with_writer(std::io::stderr).init();
 }

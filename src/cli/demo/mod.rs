@@ -1,0 +1,173 @@
+//! `pointsman demo`: a controller, engines, and a real graph of real work through real sockets, once for each of two schemes.
+//! The work is a Cholesky factorisation by tiles, whose result is right only if every dependency was respected; it is checked.
+
+mod cholesky;
+mod report;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use pointsman_core::net::Clock;
+use pointsman_core::peer::{Client, Engine, EngineHandle, Reply, TaskRequest};
+use pointsman_policies::{Registry, SchemeSpec};
+use pointsman_schedulers::task::graph::Workflow;
+use serde_json::json;
+
+use super::{failed, start_plain_log};
+use crate::config::{Config, Store};
+use crate::controller::Controller;
+use cholesky::Factorisation;
+use report::{Row, Timing};
+
+/// Options of `pointsman demo`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// Engines to start; one for each core by default, at least two.
+    #[arg(long, short = 'n')]
+    engines: Option<usize>,
+    /// Tiles along one side of the matrix: T makes about T^3/6 tasks.
+    #[arg(long, default_value_t = 20)]
+    tiles: usize,
+    /// Rows of one tile.
+    #[arg(long, default_value_t = 160)]
+    tile_rows: usize,
+    /// Schemes to compare.
+    #[arg(long, value_delimiter = ';', default_values = ["leastload", "twobin"])]
+    schemes: Vec<SchemeSpec>,
+    /// Most tasks in flight on an engine. At 1 all schemes place alike.
+    #[arg(long, default_value_t = 2)]
+    hwm: u32,
+    /// Seed of the matrix and of random schemes.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Write the graph for Graphviz to this file.
+    #[arg(long)]
+    dot: Option<PathBuf>,
+    /// Log lines: error, warn, info, debug.
+    #[arg(long, default_value = "warn")]
+    log: String,
+}
+
+/// How long any one step may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs the demo.
+pub(super) fn run(options: &Options, registry: &Registry) -> ExitCode {
+    start_plain_log(&options.log);
+    match show(options, registry) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn show(options: &Options, registry: &Registry) -> anyhow::Result<()> {
+    if !(2..=60).contains(&options.tiles) || !(4..=1024).contains(&options.tile_rows) {
+        bail!("--tiles must be from 2 to 60 and --tile-rows from 4 to 1024");
+    }
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let engines = options.engines.unwrap_or(cores).max(2);
+    let plan = cholesky::plan(options.tiles);
+    let dependencies: Vec<Vec<&str>> = plan.iter().map(|step| step.after.iter().map(String::as_str).collect()).collect();
+    let graph = Workflow::new(plan.iter().zip(&dependencies).map(|(step, after)| (step.name.as_str(), after.as_slice())))?;
+    if let Some(path) = &options.dot {
+        std::fs::write(path, graph.to_dot()).with_context(|| path.display().to_string())?;
+    }
+    let rows = options.tiles * options.tile_rows;
+    println!(
+        "Cholesky factorisation of a {rows} x {rows} matrix in {0} x {0} tiles: {1} tasks, {2} dependencies, {engines} engines, hwm {3}.",
+        options.tiles,
+        graph.len(),
+        graph.edge_count(),
+        options.hwm
+    );
+    let mut results = Vec::new();
+    for scheme in &options.schemes {
+        let row = run_once(options, registry, scheme, engines, &plan, &graph)?;
+        println!("{scheme}: factorised in {:.3} s, largest error {:.1e}, {} records in SQLite", row.makespan_s, row.error, row.records);
+        results.push(row);
+    }
+    println!("{}", report::table(&results));
+    Ok(())
+}
+
+/// One factorisation under one scheme, on a controller and engines of its own.
+fn run_once(
+    options: &Options,
+    registry: &Registry,
+    scheme: &SchemeSpec,
+    engines: usize,
+    plan: &[cholesky::Step],
+    graph: &Workflow,
+) -> anyhow::Result<Row> {
+    let folder = tempfile::tempdir()?;
+    let mut config = Config::default();
+    config.controller.profile_dir = Some(folder.path().to_owned());
+    config.scheduler.scheme = scheme.clone();
+    config.scheduler.hwm = Some(options.hwm);
+    config.scheduler.seed = Some(options.seed);
+    config.heartbeat.period_ms = 500;
+    config.records.store = Store::Sqlite;
+    let controller = Controller::start(&config, registry)?;
+    let stopper = controller.stopper();
+
+    let factorisation = Arc::new(Factorisation::new(options.tiles, options.tile_rows, options.seed));
+    let functions = Arc::new(factorisation.functions());
+    let context = zmq::Context::new();
+    let started: Vec<EngineHandle> = (0..engines as u64)
+        .map(|n| Engine::start(&context, controller.engine_file(), functions.clone(), Some(n), PATIENCE))
+        .collect::<Result<_, _>>()?;
+    let mut client = Client::connect(&context, controller.client_file(), PATIENCE)?;
+    client.wait_for_engines(engines, PATIENCE)?;
+
+    let timing = drive(&mut client, plan, graph, &scheme.to_string())?;
+    let error = factorisation.largest_error();
+    if error > 1e-9 {
+        bail!("the factor is wrong by {error:e}: a dependency was not respected");
+    }
+    let records = client.ask("db_request", &json!({"query": {"completed": {"$exists": true}}, "keys": ["msg_id"]}), PATIENCE)?;
+    let numbers = started.iter().map(|engine| (engine.uuid().to_owned(), engine.number())).collect();
+    let row = Row::new(scheme.to_string(), &timing, graph, &numbers, error, records["records"].as_array().map_or(0, Vec::len))?;
+
+    drop(client);
+    started.iter().for_each(EngineHandle::stop);
+    for engine in started {
+        engine.join()?;
+    }
+    stopper.stop();
+    match controller.wait() {
+        crate::controller::Ending::Asked => Ok(row),
+        crate::controller::Ending::Died(reason) => bail!("a part of the controller died: {reason}"),
+    }
+}
+
+/// Submits every task at once, dependencies and all, and collects the replies.
+fn drive(client: &mut Client, plan: &[cholesky::Step], graph: &Workflow, title: &str) -> anyhow::Result<Timing> {
+    let clock = Clock::default();
+    let steps: std::collections::HashMap<&str, &cholesky::Step> = plan.iter().map(|step| (step.name.as_str(), step)).collect();
+    let mut timing = Timing::default();
+    let bar = ProgressBar::new(graph.len() as u64).with_prefix(title.to_owned());
+    bar.set_style(ProgressStyle::with_template("{prefix:>12} [{bar:40}] {pos}/{len} tasks, {per_sec}")?);
+    let mut ids: std::collections::HashMap<&str, String> = std::collections::HashMap::new();
+    for name in graph.submission_order() {
+        let step = steps[name];
+        let mut task = TaskRequest::function(step.kind, step.argument.clone());
+        task.after = step.after.iter().map(|name| ids[name.as_str()].clone()).collect();
+        task.label = Some(name.to_owned());
+        let submitted = Clock::date();
+        let id = client.submit(&task)?;
+        timing.submitted(name, &id, submitted, &step.after);
+        ids.insert(name, id);
+    }
+    for _ in 0..graph.len() {
+        let reply: Reply = client.next_reply(PATIENCE)?.context("the cluster has stopped answering")?;
+        timing.replied(&reply)?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    timing.makespan_s = clock.now().as_secs_f64();
+    Ok(timing)
+}

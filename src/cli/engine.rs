@@ -1,0 +1,86 @@
+//! `pointsman engine`: native engines that run shell commands and a few functions.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use pointsman_core::connection_file::EngineFile;
+use pointsman_core::net::files::read_json;
+use pointsman_core::peer::{Engine, Functions};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::{failed, start_plain_log};
+
+/// Options of `pointsman engine`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// The controller's ipcontroller-engine.json.
+    #[arg(long, short)]
+    file: PathBuf,
+    /// How many engines to run in this process.
+    #[arg(long, short = 'n', default_value_t = 1)]
+    count: u64,
+    /// The number to ask for (the first of several).
+    #[arg(long)]
+    id: Option<u64>,
+    /// How long the controller may take to answer.
+    #[arg(long, default_value_t = 10.0)]
+    timeout_s: f64,
+}
+
+/// The functions of engines that are started from the command line.
+pub(crate) fn functions() -> Functions {
+    let mut functions = Functions::new();
+    functions.register_quick("echo", |argument| Ok(argument.to_vec()));
+    functions.register("sleep_ms", |argument| {
+        let text = std::str::from_utf8(argument).map_err(|error| error.to_string())?;
+        let ms = text.trim().parse().map_err(|_| format!("'{text}' is not a number of milliseconds"))?;
+        std::thread::sleep(Duration::from_millis(ms));
+        Ok(Vec::new())
+    });
+    functions
+}
+
+/// Runs engines until they are told to end, by the controller or a signal.
+pub(super) fn run(options: &Options) -> ExitCode {
+    serve(options).unwrap_or_else(|error| failed(&error))
+}
+
+fn serve(options: &Options) -> anyhow::Result<ExitCode> {
+    start_plain_log("info");
+    let stopping = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, stopping.clone())?;
+    }
+    let file: EngineFile = read_json(&options.file).context("--file")?;
+    let timeout = Duration::try_from_secs_f64(options.timeout_s).context("--timeout-s")?;
+    let functions = Arc::new(functions());
+    let context = zmq::Context::new();
+    let mut engines = Vec::new();
+    for n in 0..options.count.max(1) {
+        let engine = Engine::start(&context, &file, functions.clone(), options.id.map(|first| first + n), timeout)?;
+        tracing::info!("engine {} ({}) works", engine.number(), engine.uuid());
+        engines.push(engine);
+    }
+    std::thread::scope(|scope| {
+        let stoppers: Vec<_> = engines.iter().map(pointsman_core::peer::EngineHandle::stopper).collect();
+        let done = Arc::new(AtomicBool::new(false));
+        let seen = done.clone();
+        scope.spawn(move || {
+            while !seen.load(Ordering::Acquire) {
+                if stopping.load(Ordering::Acquire) {
+                    stoppers.iter().for_each(|stop| stop.store(true, Ordering::Release));
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let outcome = engines.into_iter().try_for_each(pointsman_core::peer::EngineHandle::join);
+        done.store(true, Ordering::Release);
+        outcome
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
