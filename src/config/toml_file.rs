@@ -47,8 +47,9 @@ pub fn parse_toml(text: &str) -> Result<Config, String> {
 fn nearest_name(message: &str) -> Option<&str> {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let unknown = quoted.next().filter(|_| message.starts_with("unknown "))?;
-    let likeness = |name: &&str| (strsim::jaro_winkler(unknown, name) * 1000.0) as u32;
-    quoted.max_by_key(likeness).filter(|name| likeness(name) > 700)
+    // Typing errors: letters that are wrong, missing, or have changed places; about one in four at most.
+    let errors = |name: &&str| strsim::osa_distance(unknown, name);
+    quoted.min_by_key(errors).filter(|name| errors(name) <= 1 + name.len() / 4)
 }
 
 #[cfg(test)]

@@ -1,0 +1,396 @@
+//! The hub as a machine: engines' lives, queries, records, and the reference hub's defects, each with a test named after it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_core::date::Date;
+use pointsman_core::db::{MemoryDb, TaskDb};
+use pointsman_core::hub::{Action, Copied, DbCall, DbReply, Event, Hub, HubConfig, Now, Reason, Topic};
+use pointsman_core::{Multipart, Session, Signer};
+use serde_json::{Value, json};
+
+/// A hub with a store that answers at once, and peers that sign as they should.
+struct World {
+    hub: Hub,
+    db: MemoryDb,
+    client: Session,
+    mono: Duration,
+    said: Vec<(String, Value)>,
+    to_schedulers: Vec<String>,
+    resubmitted: Vec<Arc<Multipart>>,
+    rejected: Vec<Reason>,
+    ping: String,
+    stopped: bool,
+    buffers: usize,
+}
+
+fn session(id: &str) -> Session {
+    Session::new(Signer::new(b"key"), id, "u", 1)
+}
+
+impl World {
+    fn new() -> World {
+        let config = HubConfig { heartbeat: Duration::from_secs(1), max_misses: 2, ..HubConfig::default() };
+        let mut world = World {
+            hub: Hub::new(config, session("hub")),
+            db: MemoryDb::default(),
+            client: session("client"),
+            mono: Duration::ZERO,
+            said: vec![],
+            to_schedulers: vec![],
+            resubmitted: vec![],
+            rejected: vec![],
+            ping: String::new(),
+            stopped: false,
+            buffers: 0,
+        };
+        world.pass(Duration::ZERO);
+        world
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: self.mono, date: Date::from_unix_us(1_790_000_000_000_000 + self.mono.as_micros() as i64) }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.hub.handle(self.now(), event);
+        self.act();
+    }
+
+    fn pass(&mut self, by: Duration) {
+        self.mono += by;
+        self.hub.handle_timeout(self.now());
+        self.act();
+    }
+
+    fn act(&mut self) {
+        while let Some(action) = self.hub.poll_action() {
+            match action {
+                Action::Reply { parts, buffers, .. } => {
+                    self.buffers = buffers.len();
+                    self.say(&parts[2], &parts[5]);
+                }
+                Action::Notify(parts) => self.say(&parts[2], &parts[5]),
+                Action::Ping(text) => self.ping = text,
+                Action::EngineUp { uuid, number } => self.to_schedulers.push(format!("up {uuid} {number}")),
+                Action::EngineDown { uuid, number } => self.to_schedulers.push(format!("down {uuid} {number}")),
+                Action::Resubmit(message) => self.resubmitted.push(message),
+                Action::Record { id, patch, create } => self.db.merge(&id, patch, create).unwrap(),
+                Action::Db(number, call) => {
+                    let reply = match call {
+                        DbCall::Get(ids) => {
+                            DbReply::Records(ids.iter().filter_map(|id| self.db.get(id).unwrap()).collect())
+                        }
+                        DbCall::Find(query, keys) => DbReply::Records(self.db.find(&query, &keys).unwrap()),
+                        DbCall::History => DbReply::Ids(self.db.history().unwrap()),
+                        DbCall::Remove(ids, queries) => {
+                            self.db.remove(&ids).unwrap();
+                            for query in queries {
+                                self.db.remove_matching(&query).unwrap();
+                            }
+                            DbReply::Removed
+                        }
+                    };
+                    self.hub.handle(self.now(), Event::Db(number, Ok(reply)));
+                }
+                Action::Reject(reason) => self.rejected.push(reason),
+                Action::Stop => self.stopped = true,
+            }
+        }
+    }
+
+    fn say(&mut self, header: &[u8], content: &[u8]) {
+        let header: Value = serde_json::from_slice(header).unwrap();
+        self.said.push((header["msg_type"].as_str().unwrap().to_owned(), serde_json::from_slice(content).unwrap()));
+    }
+
+    /// Asks and returns the type and content of the answer.
+    fn ask(&mut self, msg_type: &str, content: Value) -> (String, Value) {
+        self.said.clear();
+        let parts = self.client.compose(msg_type, Date::from_unix_us(0), b"{}", b"{}", content.to_string().into_bytes());
+        let message = Multipart::pack(std::iter::once(&b"cid"[..]).chain(parts.iter().map(Vec::as_slice)));
+        self.event(Event::Query(Arc::new(message)));
+        self.said.first().cloned().unwrap_or_default()
+    }
+
+    fn engine(&mut self, uuid: &str) -> u64 {
+        let (_, reply) = self.ask("registration_request", json!({"uuid": uuid}));
+        self.event(Event::Pong { uuid: uuid.into(), text: self.ping.clone().into_bytes() });
+        reply["id"].as_u64().unwrap()
+    }
+
+    fn copy(&mut self, topic: Topic, identities: &[&str], msg_type: &str, parent: &Value, metadata: &Value, content: &Value) -> Value {
+        let parts = self.client.compose(
+            msg_type,
+            Date::from_unix_us(1_000_000),
+            parent.to_string().as_bytes(),
+            metadata.to_string().as_bytes(),
+            content.to_string().into_bytes(),
+        );
+        let frames = identities.iter().map(|id| id.as_bytes()).chain(parts.iter().map(Vec::as_slice)).chain([&b"buffer"[..]]);
+        self.event(Event::Copied(Copied { topic, message: Arc::new(Multipart::pack(frames)) }));
+        serde_json::from_slice(&parts[2]).unwrap()
+    }
+
+    fn direct(&mut self, uuid: &str) -> Value {
+        self.copy(Topic::In, &[uuid, "cid"], "apply_request", &json!({}), &json!({"label": "l"}), &json!({}))
+    }
+
+    fn task(&mut self) -> Value {
+        self.copy(Topic::InTask, &["cid"], "apply_request", &json!({}), &json!({"retries": 2, "targets": ["a"]}), &json!({}))
+    }
+
+    fn track(&mut self, request: &Value, uuid: &str) {
+        let msg_id = request["msg_id"].as_str().unwrap().into();
+        self.event(Event::Tracked { msg_id, engine_uuid: uuid.into() });
+    }
+
+    fn done(&mut self, topic: Topic, request: &Value, uuid: &str, status: &str) {
+        let ids: &[&str] = if topic == Topic::Out { &["cid", uuid] } else { &[uuid, "cid"] };
+        let metadata = json!({"status": status, "engine": uuid, "started": "2026-11-21T03:00:00Z"});
+        self.copy(topic, ids, "apply_reply", request, &metadata, &json!({"status": status}));
+    }
+
+    fn queue(&mut self) -> Value {
+        self.ask("queue_request", json!({"targets": null})).1
+    }
+}
+
+#[test]
+fn an_engine_is_registered_at_its_first_pong() {
+    let mut world = World::new();
+    let (kind, reply) = world.ask("registration_request", json!({"uuid": "a", "id": 7}));
+    assert_eq!((kind.as_str(), &reply["id"], &reply["hb_period"]), ("registration_reply", &json!(7), &json!(1000)));
+    assert_eq!(world.queue(), json!({"status": "ok", "unassigned": 0}));
+    world.event(Event::Pong { uuid: b"a".to_vec(), text: world.ping.clone().into_bytes() });
+    assert_eq!(world.to_schedulers, ["up a 7"]);
+    assert_eq!(world.said.last().unwrap(), &("registration_notification".into(), json!({"id": 7, "uuid": "a"})));
+    assert_eq!(world.engine("b"), 8, "numbers are never used twice and jump past those asked for");
+    assert_eq!(world.ask("connection_request", json!({})).1["engines"], json!({"7": "a", "8": "b"}));
+    let (_, refused) = world.ask("registration_request", json!({"uuid": "a"}));
+    assert_eq!(refused["ename"], "KeyError");
+}
+
+#[test]
+fn d34_a_uuid_that_asks_twice_before_its_first_pong_completes_under_one_number() {
+    let mut world = World::new();
+    world.ask("registration_request", json!({"uuid": "a"}));
+    let (_, again) = world.ask("registration_request", json!({"uuid": "a"}));
+    assert_eq!(again["id"], 0);
+    world.event(Event::Pong { uuid: b"a".to_vec(), text: world.ping.clone().into_bytes() });
+    assert_eq!(world.to_schedulers, ["up a 0"]);
+}
+
+#[test]
+fn engines_that_never_come_or_go_silent_are_forgotten() {
+    let mut world = World::new();
+    world.engine("a");
+    world.ask("registration_request", json!({"uuid": "slow"}));
+    for _ in 0..40 {
+        world.event(Event::Pong { uuid: b"a".to_vec(), text: world.ping.clone().into_bytes() });
+        world.pass(Duration::from_secs(1));
+    }
+    world.event(Event::Pong { uuid: b"slow".to_vec(), text: world.ping.clone().into_bytes() });
+    assert_eq!(world.to_schedulers, ["up a 0"]);
+    for _ in 0..4 {
+        world.pass(Duration::from_secs(1));
+    }
+    assert_eq!(world.to_schedulers, ["up a 0", "down a 0"]);
+}
+
+#[test]
+fn d37_a_new_subscriber_hears_of_every_engine() {
+    let mut world = World::new();
+    world.engine("a");
+    world.engine("b");
+    world.said.clear();
+    world.event(Event::Subscribed);
+    assert_eq!(world.said.len(), 2);
+}
+
+#[test]
+fn d16_d17_queue_status_is_right_after_retries_and_deaths() {
+    let mut world = World::new();
+    let (a, b) = (world.engine("a"), world.engine("b"));
+    let (task, direct, other) = (world.task(), world.direct("a"), world.direct("b"));
+    assert_eq!(world.queue()["unassigned"], 1);
+    world.track(&task, "a");
+    assert_eq!(world.queue()[a.to_string()], json!({"queue": 1, "completed": 0, "tasks": 1}));
+    world.track(&task, "b"); // a retry
+    assert_eq!(world.queue()[a.to_string()], json!({"queue": 1, "completed": 0, "tasks": 0}));
+    assert_eq!(world.queue()[b.to_string()], json!({"queue": 1, "completed": 0, "tasks": 1}));
+    let verbose = world.ask("queue_request", json!({"targets": b, "verbose": true})).1;
+    assert_eq!(verbose[b.to_string()], json!({"queue": [other["msg_id"]], "completed": [], "tasks": [task["msg_id"]]}));
+    world.ask("unregistration_request", json!({"id": b}));
+    let status = world.queue();
+    assert!(status.get(b.to_string()).is_none(), "{status}");
+    world.done(Topic::OutTask, &task, "b", "ok");
+    world.done(Topic::Out, &direct, "a", "ok");
+    assert_eq!(world.queue(), json!({"status": "ok", "unassigned": 0, a.to_string(): {"queue": 0, "completed": 1, "tasks": 0}}));
+}
+
+#[test]
+fn d18_a_dead_engines_direct_requests_have_a_readable_result() {
+    let mut world = World::new();
+    let number = world.engine("a");
+    let request = world.direct("a");
+    world.ask("unregistration_request", json!({"id": number}));
+    world.pass(Duration::from_secs(2));
+    let (_, reply) = world.ask("result_request", json!({"msg_ids": [request["msg_id"]]}));
+    let record = &reply[request["msg_id"].as_str().unwrap()];
+    assert_eq!(record["result_metadata"], json!({"status": "error", "engine": "a"}));
+    assert_eq!(record["result_header"]["msg_type"], "apply_reply");
+    assert_eq!(record["result_content"]["ename"], "EngineError");
+    // The real reply comes after all: nothing breaks, and the first answer stands.
+    world.done(Topic::Out, &request, "a", "ok");
+    assert_eq!(world.rejected, []);
+}
+
+#[test]
+fn d19_resubmit_keeps_targets_retries_and_label() {
+    let mut world = World::new();
+    world.engine("a");
+    let task = world.task();
+    world.track(&task, "a");
+    world.done(Topic::OutTask, &task, "a", "ok");
+    let (_, reply) = world.ask("resubmit_request", json!({"msg_ids": [task["msg_id"]]}));
+    let new_id = reply["resubmitted"][task["msg_id"].as_str().unwrap()].clone();
+    let message = world.resubmitted.pop().unwrap();
+    let header: Value = serde_json::from_slice(message.frame(3)).unwrap();
+    assert_eq!((&header["msg_id"], &header["session"]), (&new_id, &task["session"]));
+    assert_eq!(message.frame(4), b"{}");
+    assert_eq!(serde_json::from_slice::<Value>(message.frame(5)).unwrap(), json!({"retries": 2, "targets": ["a"]}));
+    assert_eq!(message.frame(7), b"buffer");
+    // Asked about at once, it is pending, not unknown.
+    let (_, reply) = world.ask("result_request", json!({"msg_ids": [new_id], "status_only": true}));
+    assert_eq!(reply["pending"], json!([new_id]));
+    let (_, missing) = world.ask("resubmit_request", json!({"msg_ids": ["nobody"]}));
+    assert_eq!(missing["ename"], "KeyError");
+}
+
+#[test]
+fn d20_load_is_by_engine_number() {
+    let mut world = World::new();
+    world.engine("a");
+    world.direct("a");
+    assert_eq!(world.ask("load_request", json!({})).1, json!({"status": "ok", "0": 1}));
+}
+
+#[test]
+fn d21_d22_purged_results_are_unknown_and_purging_by_engine_works() {
+    let mut world = World::new();
+    world.engine("a");
+    let (one, two, pending) = (world.direct("a"), world.direct("a"), world.direct("a"));
+    world.done(Topic::Out, &one, "a", "ok");
+    world.done(Topic::Out, &two, "a", "error");
+    let (_, refused) = world.ask("purge_request", json!({"msg_ids": [pending["msg_id"]]}));
+    assert_eq!(refused["ename"], "IndexError");
+    assert_eq!(world.ask("purge_request", json!({"msg_ids": [one["msg_id"]]})).1, json!({"status": "ok"}));
+    for status_only in [true, false] {
+        let (_, gone) = world.ask("result_request", json!({"msg_ids": [one["msg_id"]], "status_only": status_only}));
+        assert_eq!((&gone["ename"], gone["evalue"].as_str().unwrap().contains("No such message")), (&json!("KeyError"), true));
+    }
+    assert_eq!(world.ask("purge_request", json!({"msg_ids": [], "engine_ids": [0]})).1["status"], "ok");
+    let (_, left) = world.ask("db_request", json!({"query": {}, "keys": ["queue"]}));
+    assert_eq!(left["records"], json!([{"msg_id": pending["msg_id"], "queue": "mux"}]));
+    assert_eq!(world.ask("purge_request", json!({"engine_ids": [9]})).1["ename"], "IndexError");
+}
+
+#[test]
+fn results_and_buffers_come_in_sorted_order() {
+    let mut world = World::new();
+    world.engine("a");
+    let requests = [world.direct("a"), world.direct("a")];
+    for request in &requests {
+        world.done(Topic::Out, request, "a", "ok");
+    }
+    let ids: Vec<&Value> = requests.iter().rev().map(|request| &request["msg_id"]).collect();
+    let (_, reply) = world.ask("result_request", json!({"msg_ids": ids}));
+    assert_eq!((reply["completed"].as_array().unwrap().len(), world.buffers), (2, 2));
+    let record = &reply[requests[0]["msg_id"].as_str().unwrap()];
+    assert!(record["header"]["msg_id"] == requests[0]["msg_id"] && record["io"]["stdout"] == "", "{record}");
+    let (_, history) = world.ask("history_request", json!({}));
+    assert_eq!(history["history"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn output_is_recorded_even_before_its_request() {
+    let mut world = World::new();
+    world.engine("a");
+    let mut header = json!({"msg_id": "client_1_77"});
+    for text in ["one ", "two"] {
+        world.copy(Topic::Iopub, &["topic"], "stream", &header, &json!({}), &json!({"name": "stdout", "text": text}));
+    }
+    world.copy(Topic::Iopub, &["topic"], "execute_input", &header, &json!({}), &json!({"code": "print()"}));
+    world.copy(Topic::Iopub, &["topic"], "status", &header, &json!({}), &json!({"execution_state": "idle"}));
+    world.copy(Topic::Iopub, &[], "iopub_welcome", &json!({}), &json!({}), &json!({"subscription": ""}));
+    world.copy(Topic::Iopub, &["topic"], "data_message", &header, &json!({}), &json!({"keys": []}));
+    let (_, reply) = world.ask("db_request", json!({"query": {"msg_id": "client_1_77"}}));
+    let record = &reply["records"][0];
+    assert_eq!((&record["stdout"], &record["execute_input"], &record["header"]), (&json!("one two"), &json!("print()"), &json!(null)));
+    assert_eq!(world.rejected, []);
+    header["msg_id"] = json!(7);
+    world.copy(Topic::Iopub, &["topic"], "stream", &header, &json!({}), &json!({"name": "stdout", "text": 1}));
+}
+
+#[test]
+fn an_engine_that_says_it_shuts_down_is_unregistered() {
+    let mut world = World::new();
+    world.engine("client"); // the session of the message below
+    world.copy(Topic::Iopub, &["engine.0.shutdown"], "shutdown_reply", &json!({}), &json!({}), &json!({"status": "ok"}));
+    assert_eq!(world.to_schedulers, ["up client 0", "down client 0"]);
+    world.ask("unregistration_request", json!({"id": 0})); // its nanny says so too
+    assert_eq!(world.to_schedulers.len(), 2);
+}
+
+#[test]
+fn bad_input_is_counted_and_changes_nothing() {
+    let mut world = World::new();
+    world.engine("a");
+    let send = |world: &mut World, frames: &[&[u8]]| world.event(Event::Query(Arc::new(Multipart::pack(frames))));
+    send(&mut world, &[]);
+    send(&mut world, &[b"cid", b""]);
+    send(&mut world, &vec![b"x".as_slice(); 1000]);
+    send(&mut world, &[b"cid", b"<IDS|MSG>", b"bad", b"{}", b"{}", b"{}", b"{}"]);
+    send(&mut world, &[b"cid", b"<IDS|MSG>", b"", b"{}", b"{}", b"{}", b"{}"]);
+    assert_eq!(world.rejected.len(), 5, "{:?}", world.rejected);
+    // Genuine, but nonsense: an error reply.
+    let said = world.ask("nonsense_request", json!({}));
+    assert_eq!((said.0.as_str(), &said.1["ename"]), ("hub_error", &json!("KeyError")));
+    for (kind, content, ename) in [
+        ("queue_request", json!({"targets": [99]}), "IndexError"),
+        ("queue_request", json!({"targets": []}), "IndexError"),
+        ("queue_request", json!({"targets": 1.5}), "IndexError"),
+        ("result_request", json!({"msg_ids": 7}), "TypeError"),
+        ("result_request", json!({"msg_ids": ["x"]}), "KeyError"),
+        ("db_request", json!({"query": {"bad": 1}}), "KeyError"),
+        ("db_request", json!({"query": 7}), "TypeError"),
+        ("db_request", json!({"query": {}, "keys": ["bad"]}), "KeyError"),
+        ("registration_request", json!({}), "KeyError"),
+        ("registration_request", json!({"uuid": 5}), "TypeError"),
+    ] {
+        let (_, reply) = world.ask(kind, content.clone());
+        assert_eq!((&reply["status"], &reply["ename"]), (&json!("error"), &json!(ename)), "{kind} {content}");
+        assert!(reply["traceback"].is_array() && reply["engine_info"] == json!({}), "{reply}");
+    }
+    // d32: the same bytes again get no answer, and do no harm.
+    let parts = world.client.compose("connection_request", Date::from_unix_us(0), b"{}", b"{}", b"{}".to_vec());
+    let message = Arc::new(Multipart::pack(std::iter::once(&b"cid"[..]).chain(parts.iter().map(Vec::as_slice))));
+    world.event(Event::Query(message.clone()));
+    world.said.clear();
+    world.event(Event::Query(message));
+    assert!(world.said.is_empty());
+    // Pongs from strangers, replies to nobody.
+    world.event(Event::Pong { uuid: vec![0xff], text: vec![] });
+    world.done(Topic::Out, &json!({"msg_id": "nobody"}), "a", "ok");
+    assert_eq!(world.rejected.last(), Some(&Reason::UnknownTask));
+    assert_eq!(world.queue()["0"], json!({"queue": 0, "completed": 0, "tasks": 0}));
+}
+
+#[test]
+fn shutdown_answers_notifies_and_stops() {
+    let mut world = World::new();
+    world.ask("shutdown_request", json!({}));
+    let kinds: Vec<&str> = world.said.iter().map(|(kind, _)| kind.as_str()).collect();
+    assert_eq!((kinds, world.stopped), (vec!["shutdown_reply", "shutdown_notification"], true));
+}

@@ -1,0 +1,8 @@
+//! Integration tests, in one binary: real controllers with native peers, the command line, and real Python peers.
+
+mod cli;
+mod demo;
+mod hostile;
+mod interop;
+mod native;
+mod world;
