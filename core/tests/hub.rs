@@ -78,9 +78,7 @@ impl World {
                 Action::Record { id, patch, create } => self.db.merge(&id, patch, create).unwrap(),
                 Action::Db(number, call) => {
                     let reply = match call {
-                        DbCall::Get(ids) => {
-                            DbReply::Records(ids.iter().filter_map(|id| self.db.get(id).unwrap()).collect())
-                        }
+                        DbCall::Get(ids) => DbReply::Records(ids.iter().filter_map(|id| self.db.get(id).unwrap()).collect()),
                         DbCall::Find(query, keys) => DbReply::Records(self.db.find(&query, &keys).unwrap()),
                         DbCall::History => DbReply::Ids(self.db.history().unwrap()),
                         DbCall::Remove(ids, queries) => {
@@ -119,7 +117,15 @@ impl World {
         reply["id"].as_u64().unwrap()
     }
 
-    fn copy(&mut self, topic: Topic, identities: &[&str], msg_type: &str, parent: &Value, metadata: &Value, content: &Value) -> Value {
+    fn copy(
+        &mut self,
+        topic: Topic,
+        identities: &[&str],
+        msg_type: &str,
+        parent: &Value,
+        metadata: &Value,
+        content: &Value,
+    ) -> Value {
         let parts = self.client.compose(
             msg_type,
             Date::from_unix_us(1_000_000),
@@ -327,7 +333,10 @@ fn output_is_recorded_even_before_its_request() {
     world.copy(Topic::Iopub, &["topic"], "data_message", &header, &json!({}), &json!({"keys": []}));
     let (_, reply) = world.ask("db_request", json!({"query": {"msg_id": "client_1_77"}}));
     let record = &reply["records"][0];
-    assert_eq!((&record["stdout"], &record["execute_input"], &record["header"]), (&json!("one two"), &json!("print()"), &json!(null)));
+    assert_eq!(
+        (&record["stdout"], &record["execute_input"], &record["header"]),
+        (&json!("one two"), &json!("print()"), &json!(null))
+    );
     assert_eq!(world.rejected, []);
     header["msg_id"] = json!(7);
     world.copy(Topic::Iopub, &["topic"], "stream", &header, &json!({}), &json!({"name": "stdout", "text": 1}));

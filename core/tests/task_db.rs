@@ -60,7 +60,8 @@ fn behaves(db: &mut dyn TaskDb) {
     assert_eq!(ids(db, json!({"completed": null, "queue": "task"})), ["s_1_2", "s_1_0", "s_1_7"]);
     assert_eq!(ids(db, json!({"msg_id": {"$in": ["s_1_0", "nobody"]}})), ["s_1_0"]);
     assert_eq!(ids(db, json!({"msg_id": {"$glob": "s_1_[01]"}})), ["s_1_0", "s_1_1"]);
-    let found = db.find(&query(&json!({"engine_uuid": "e"})), &Keys::parse(&["label".into(), "buffers".into()]).unwrap()).unwrap();
+    let found =
+        db.find(&query(&json!({"engine_uuid": "e"})), &Keys::parse(&["label".into(), "buffers".into()]).unwrap()).unwrap();
     assert_eq!((found.len(), found[0].buffers.len()), (1, 2));
     let mut text = Vec::new();
     found[0].write_json(&[Key::Label, Key::Completed], &mut text);

@@ -21,7 +21,8 @@ impl Rng {
     /// An independent stream of the same seed, told apart by a label, so that one part's draws do not shift another's.
     pub fn stream(seed: u64, label: &str) -> Rng {
         // FNV-1a: short labels, no table, stable for ever.
-        let hash = label.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let hash =
+            label.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         Rng::new(seed ^ hash)
     }
 

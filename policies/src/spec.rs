@@ -61,9 +61,7 @@ impl FromStr for SchemeSpec {
     fn from_str(text: &str) -> Result<Self, SpecError> {
         let text = text.trim();
         let (name, inside) = match text.split_once('[') {
-            Some((name, rest)) => {
-                (name.trim(), rest.strip_suffix(']').ok_or_else(|| SpecError::Name(text.to_owned()))?)
-            }
+            Some((name, rest)) => (name.trim(), rest.strip_suffix(']').ok_or_else(|| SpecError::Name(text.to_owned()))?),
             None => (text, ""),
         };
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';

@@ -159,7 +159,9 @@ impl Broadcast {
     fn request(&mut self, now: Date, envelope: &Envelope) -> Result<(), Reason> {
         self.session.admit(envelope).map_err(Reason::Refused)?;
         let header: Map<String, Value> = wire::object(envelope.header()).map_err(|_| Reason::Json("header"))?;
-        let Some(id) = header.get("msg_id").and_then(Value::as_str).map(str::to_owned) else { return Err(Reason::Json("header")) };
+        let Some(id) = header.get("msg_id").and_then(Value::as_str).map(str::to_owned) else {
+            return Err(Reason::Json("header"));
+        };
         let metadata: Map<String, Value> = wire::object(envelope.metadata()).map_err(|_| Reason::Json("metadata"))?;
         let targets = read_targets(metadata.get("targets")).ok_or(Reason::Json("metadata"))?;
         let gathers = metadata.get("is_coalescing").and_then(Value::as_bool).unwrap_or(false);
@@ -249,7 +251,8 @@ impl Broadcast {
         let status = wire::reply_status(&metadata, envelope.content());
         let parent: Parent<'_> = wire::object(envelope.parent()).map_err(|_| Reason::Json("parent header"))?;
         let original = metadata.original_msg_id.map(String::from).unwrap_or_default();
-        let uuid = parent.msg_id.as_deref().and_then(|child| child.strip_prefix(&*original)?.strip_prefix('_')).map(str::to_owned);
+        let uuid =
+            parent.msg_id.as_deref().and_then(|child| child.strip_prefix(&*original)?.strip_prefix('_')).map(str::to_owned);
         let Some((gathering, uuid)) = self.gathering.get_mut(&*original).zip(uuid) else { return Err(Reason::Stray) };
         let place = gathering.targets.iter().position(|(target, _)| **target == *uuid);
         let Some(place) = place.filter(|&place| gathering.buffers[place].is_none()) else { return Err(Reason::Stray) };
@@ -315,7 +318,15 @@ impl Broadcast {
     }
 
     /// An error in place of a gathered reply.
-    fn answer_error(&mut self, now: Date, client: &Bytes, header: Bytes, id: &str, targets: &[(Box<str>, Value)], content: Bytes) {
+    fn answer_error(
+        &mut self,
+        now: Date,
+        client: &Bytes,
+        header: Bytes,
+        id: &str,
+        targets: &[(Box<str>, Value)],
+        content: Bytes,
+    ) {
         let metadata = json!({
             "status": "error", "is_broadcast": true, "is_coalescing": true, "original_msg_id": id, "broadcast_targets": targets,
         });

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use pointsman_policies::{Time, schemes::LeastLoad};
-use pointsman_schedulers::task::{Action, Counters, Event, FailKind, Limits, Reason, ReplyKind, TaskKey, TaskScheduler, TaskSpec};
+use pointsman_schedulers::task::{
+    Action, Counters, Event, FailKind, Limits, Reason, ReplyKind, TaskKey, TaskScheduler, TaskSpec,
+};
 
 /// A scheduler with engines `e0 ..`, driven by one-line calls. Every call ends by checking the contracts.
 struct World {
@@ -163,7 +165,9 @@ fn d06_an_impossible_task_beside_a_waiting_one_is_answered() {
 #[test]
 fn d07_metadata_of_wrong_types_gets_an_error_reply() {
     let mut world = World::new(1);
-    for (n, metadata) in ["[]", "{", r#"{"after": 7}"#, r#"{"targets": 3}"#, r#"{"after": {"dependencies": [1]}}"#].iter().enumerate() {
+    for (n, metadata) in
+        ["[]", "{", r#"{"after": 7}"#, r#"{"targets": 3}"#, r#"{"after": {"dependencies": [1]}}"#].iter().enumerate()
+    {
         let id = format!("t{n}");
         failed(&world.submit(&id, metadata), &id, FailKind::InvalidDependency);
     }
@@ -296,12 +300,15 @@ fn blocked_tasks_do_not_slow_an_unrelated_one() {
     let mut world = World::new(2);
     world.submit("gate", "{}");
     for n in 0..5_000 {
-        world.machine.handle(world.now, Event::Submit {
-            id: &format!("b_{n}"),
-            spec: TaskSpec::parse(br#"{"after": "gate"}"#),
-            payload: "blocked".into(),
-            bytes: 1,
-        });
+        world.machine.handle(
+            world.now,
+            Event::Submit {
+                id: &format!("b_{n}"),
+                spec: TaskSpec::parse(br#"{"after": "gate"}"#),
+                payload: "blocked".into(),
+                bytes: 1,
+            },
+        );
     }
     assert_eq!(world.done(), []);
     for n in 0..100 {
@@ -319,7 +326,9 @@ fn a_finished_task_leaves_at_most_32_bytes() {
     let mut world = World::new(1);
     for n in 0..50_000 {
         let id = format!("16f43436-8457fd95b32b1fb3fb111d03_13193_{n}");
-        world.machine.handle(world.now, Event::Submit { id: &id, spec: Ok(TaskSpec::default()), payload: String::new(), bytes: 0 });
+        world
+            .machine
+            .handle(world.now, Event::Submit { id: &id, spec: Ok(TaskSpec::default()), payload: String::new(), bytes: 0 });
         world.machine.handle(world.now, Event::Result { id: &id, engine: "e0", kind: ReplyKind::Ok, payload: String::new() });
         while world.machine.poll_action().is_some() {}
     }

@@ -162,10 +162,13 @@ fn split(args: &[String], read: &mut Arguments) -> Result<Vec<Setting>, ConfigEr
                     continue;
                 }
                 let target = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, target)| target);
-                let value = inline.or_else(|| args.next_if(|next| !next.starts_with('-') || next.parse::<f64>().is_ok()).cloned());
+                let value =
+                    inline.or_else(|| args.next_if(|next| !next.starts_with('-') || next.parse::<f64>().is_ok()).cloned());
                 match (target.contains('.'), value) {
                     (true, Some(value)) => settings.extend(setting(arg, target, value)),
-                    (true, None) if target.contains('.') && name.contains('.') => settings.extend(setting(arg, target, "True".into())),
+                    (true, None) if target.contains('.') && name.contains('.') => {
+                        settings.extend(setting(arg, target, "True".into()));
+                    }
                     (true, None) => {
                         return Err(ConfigError::Value { setting: arg.clone(), reason: "expected a value behind it".into() });
                     }
@@ -285,9 +288,32 @@ fn truth(setting: &Setting) -> Result<bool, ConfigError> {
 
 /// Traits that change nothing here: there are no processes to place, no monitor socket of the hub's, no log server.
 const WITHOUT_MEANING: &[&str] = &[
-    "use_threads", "monitor_ip", "monitor_transport", "engine_transport", "client_transport", "clean_logs", "log_url", "log_datefmt",
-    "log_format", "mon_port", "notifier_port", "hb", "mux", "task", "control", "iopub", "monitor_url", "url_file", "auto_create",
-    "copy_config_files", "overwrite", "verbose_crash", "ipython_version", "import_statements", "extra_config_file", "debug",
+    "use_threads",
+    "monitor_ip",
+    "monitor_transport",
+    "engine_transport",
+    "client_transport",
+    "clean_logs",
+    "log_url",
+    "log_datefmt",
+    "log_format",
+    "mon_port",
+    "notifier_port",
+    "hb",
+    "mux",
+    "task",
+    "control",
+    "iopub",
+    "monitor_url",
+    "url_file",
+    "auto_create",
+    "copy_config_files",
+    "overwrite",
+    "verbose_crash",
+    "ipython_version",
+    "import_statements",
+    "extra_config_file",
+    "debug",
 ];
 
 fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
@@ -345,7 +371,9 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
                 "DictDB" => Store::Memory,
                 "SQLiteDB" => Store::Sqlite,
                 "NoDB" => Store::None,
-                "MongoDB" => return Err(wrong(setting, "records in MongoDB are not available in this version: use SQLiteDB or DictDB")),
+                "MongoDB" => {
+                    return Err(wrong(setting, "records in MongoDB are not available in this version: use SQLiteDB or DictDB"));
+                }
                 _ => return Err(wrong(setting, "expected DictDB, SQLiteDB or NoDB")),
             };
         }
@@ -373,7 +401,9 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
         ("DictDB", "size_limit") => config.records.memory.size_limit_bytes = number(setting)?,
         ("DictDB", "cull_fraction") => config.records.memory.cull_fraction = number(setting)?,
         ("SQLiteDB", "filename") => config.records.sqlite.filename = text(setting)?,
-        ("SQLiteDB", "location") => config.records.sqlite.location = Some(text(setting)?).filter(|l| !l.is_empty()).map(Into::into),
+        ("SQLiteDB", "location") => {
+            config.records.sqlite.location = Some(text(setting)?).filter(|l| !l.is_empty()).map(Into::into);
+        }
         ("SQLiteDB", "table") => config.records.sqlite.table = text(setting)?,
         (_, name) if WITHOUT_MEANING.contains(&name) => {}
         ("Session", _) => {}
@@ -429,8 +459,16 @@ mod tests {
     #[test]
     fn the_command_lines_of_launchers_and_tests_are_understood() {
         let folder = tempfile::tempdir().unwrap();
-        let line =
-            ["--profile=iptest", "--log-level=10", "--ping", "250", "--dictdb", "--ip=127.0.0.1", "--TaskScheduler.hwm=0", "word"];
+        let line = [
+            "--profile=iptest",
+            "--log-level=10",
+            "--ping",
+            "250",
+            "--dictdb",
+            "--ip=127.0.0.1",
+            "--TaskScheduler.hwm=0",
+            "word",
+        ];
         let arguments = read(&line, folder.path()).unwrap();
         assert_eq!(arguments.warnings, Vec::<String>::new());
         let config = arguments.config;
@@ -456,7 +494,10 @@ mod tests {
     fn files_come_before_the_command_line_and_json_before_python() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-        write("ipcontroller_config.py", "c = get_config()\nc.HeartMonitor.period = 200\nc.TaskScheduler.hwm = 7\nimport os\nc.A.b = f()\n");
+        write(
+            "ipcontroller_config.py",
+            "c = get_config()\nc.HeartMonitor.period = 200\nc.TaskScheduler.hwm = 7\nimport os\nc.A.b = f()\n",
+        );
         write("ipcontroller_config.json", r#"{"TaskScheduler": {"hwm": 8, "scheme_name": "twobin"}}"#);
         let arguments = read(&["--scheme=lru"], folder.path()).unwrap();
         let config = arguments.config;

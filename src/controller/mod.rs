@@ -21,9 +21,7 @@ use pointsman_core::relay::{Command, NoTap, Pairing, Relay};
 use pointsman_core::{Multipart, Session, Signer};
 use pointsman_policies::Registry;
 use pointsman_schedulers::broadcast::Broadcast;
-use pointsman_schedulers::live::{
-    BroadcastInput, BroadcastSockets, TaskInput, TaskSockets, run_broadcast, run_tasks,
-};
+use pointsman_schedulers::live::{BroadcastInput, BroadcastSockets, TaskInput, TaskSockets, run_broadcast, run_tasks};
 use pointsman_schedulers::task::{Limits, TaskScheduler};
 
 use crate::config::{Config, Store, Transport};
@@ -69,7 +67,8 @@ impl Controller {
             None => signing_key(config)?,
         };
         let signer = Signer::new(key.as_bytes());
-        let username = config.session.username.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "username".into());
+        let username =
+            config.session.username.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "username".into());
         let session = |id: String| Session::new(signer.clone(), id, username.clone(), std::process::id());
 
         let context = zmq::Context::new();
@@ -84,7 +83,8 @@ impl Controller {
         let ping = binder.bind(Side::Engine, "hb_ping", zmq::PUB)?;
         let pong = binder.bind(Side::Engine, "hb_pong", zmq::ROUTER)?;
         let tree = Broadcast::new(session(fresh_id()), config.broadcast.depth);
-        let leaves = (0..tree.leaves()).map(|_| binder.bind(Side::Engine, "broadcast", zmq::ROUTER)).collect::<Result<Vec<_>, _>>()?;
+        let leaves =
+            (0..tree.leaves()).map(|_| binder.bind(Side::Engine, "broadcast", zmq::ROUTER)).collect::<Result<Vec<_>, _>>()?;
         let control_in = binder.bind(Side::Client, "control", zmq::ROUTER)?;
         let mux_in = binder.bind(Side::Client, "mux", zmq::ROUTER)?;
         let task_in = binder.bind(Side::Client, "task", zmq::ROUTER)?;
@@ -203,7 +203,7 @@ impl Controller {
         });
         let mut outlet = Schedulers { tasks: tasks_outbox, tree: tree_outbox };
         let listening = Arc::new(AtomicBool::new(false));
-        let started = listening.clone();
+        let started = listening;
         crew.start_main("hub", stop, move || {
             Ok(hub_driver::run(hub, sockets, &hub_mailbox, to_self, db, &mut outlet, &started)?)
         })?;

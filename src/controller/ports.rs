@@ -42,7 +42,8 @@ impl<'a> Binder<'a> {
     ) -> anyhow::Result<Self> {
         let controller = &config.controller;
         let mut transport = controller.transport;
-        let mut ips = [&controller.client_ip, &controller.engine_ip].map(|own| own.clone().unwrap_or_else(|| controller.ip.clone()));
+        let mut ips =
+            [&controller.client_ip, &controller.engine_ip].map(|own| own.clone().unwrap_or_else(|| controller.ip.clone()));
         if let Some((client, engine)) = former {
             for (ip, common) in ips.iter_mut().zip([&client.common, &engine.common]) {
                 let Some((scheme, address)) = common.interface.split_once("://") else {
@@ -165,7 +166,8 @@ impl<'a> Binder<'a> {
 fn parse_ports(text: &str) -> anyhow::Result<VecDeque<u16>> {
     let mut ports = VecDeque::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let number = |text: &str| text.trim().parse::<u16>().with_context(|| format!("'{part}' is not a port or a range of ports"));
+        let number =
+            |text: &str| text.trim().parse::<u16>().with_context(|| format!("'{part}' is not a port or a range of ports"));
         match part.split_once('-') {
             Some((first, last)) => ports.extend(number(first)?..=number(last)?),
             None => ports.push_back(number(part)?),

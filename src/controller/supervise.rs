@@ -100,18 +100,17 @@ impl Crew {
         let mut parts = Vec::new();
         loop {
             let _ = zmq::poll(&mut [zmq::PollItem::from_fd(self.mailbox.fd(), zmq::POLLIN)], -1);
-            self.mailbox.take(usize::MAX, &mut parts);
-            for part in parts.drain(..) {
-                match part {
-                    Part::Stop => return Ending::Asked,
-                    Part::Ended { name, reason } => {
-                        self.ended += 1;
-                        return match reason {
-                            Ok(()) if self.main == Some(name) => Ending::Asked,
-                            Ok(()) => Ending::Died(format!("{name} ended without being asked to")),
-                            Err(reason) => Ending::Died(format!("{name}: {reason}")),
-                        };
-                    }
+            self.mailbox.take(1, &mut parts);
+            match parts.pop() {
+                None => {}
+                Some(Part::Stop) => return Ending::Asked,
+                Some(Part::Ended { name, reason }) => {
+                    self.ended += 1;
+                    return match reason {
+                        Ok(()) if self.main == Some(name) => Ending::Asked,
+                        Ok(()) => Ending::Died(format!("{name} ended without being asked to")),
+                        Err(reason) => Ending::Died(format!("{name}: {reason}")),
+                    };
                 }
             }
         }
@@ -142,5 +141,35 @@ impl Crew {
             tracing::warn!("did not stop in time: {}", late.join(", "));
         }
         self.ended >= self.threads.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crew_of(name: &'static str, body: fn() -> anyhow::Result<()>) -> Ending {
+        let mut crew = Crew::new().unwrap();
+        crew.start(name, Box::new(|| {}), body).unwrap();
+        let ending = crew.wait();
+        assert!(crew.finish());
+        ending
+    }
+
+    #[test]
+    fn a_dead_thread_is_the_end_with_a_reason() {
+        assert_eq!(crew_of("mux", || panic!("no way")), Ending::Died("mux: panicked: no way".into()));
+        assert_eq!(crew_of("mux", || anyhow::bail!("socket gone")), Ending::Died("mux: socket gone".into()));
+        assert_eq!(crew_of("mux", || Ok(())), Ending::Died("mux ended without being asked to".into()));
+    }
+
+    #[test]
+    fn a_good_end_of_the_main_thread_and_a_stop_are_asked_for() {
+        let mut crew = Crew::new().unwrap();
+        crew.start_main("hub", Box::new(|| {}), || Ok(())).unwrap();
+        assert_eq!(crew.wait(), Ending::Asked);
+        let mut crew = Crew::new().unwrap();
+        crew.stopper().stop();
+        assert_eq!(crew.wait(), Ending::Asked);
     }
 }

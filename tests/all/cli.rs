@@ -17,14 +17,18 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn it_says_what_it_can_do() {
     let folder = tempfile::tempdir().unwrap();
-    for line in [&["--help"][..], &["controller", "--help"], &["controller", "--help-all"], &["controller", "-h"], &["--version"]] {
+    for line in [&["--help"][..], &["controller", "--help"], &["controller", "--help-all"], &["controller", "-h"], &["--version"]]
+    {
         let output = run(folder.path(), line);
         assert!(output.status.success() && !output.stdout.is_empty(), "{line:?}");
     }
     let version = text(&run(folder.path(), &["controller", "--version"]).stdout);
     assert!(version.trim().split('.').all(|part| part.parse::<u32>().is_ok()), "{version}");
     let schemes = text(&run(folder.path(), &["schemes"]).stdout);
-    assert!(["leastload", "lru", "plainrandom", "pure", "twobin", "weighted"].iter().all(|name| schemes.contains(name)), "{schemes}");
+    assert!(
+        ["leastload", "lru", "plainrandom", "pure", "twobin", "weighted"].iter().all(|name| schemes.contains(name)),
+        "{schemes}"
+    );
     let json: serde_json::Value = serde_json::from_slice(&run(folder.path(), &["schemes", "--json"]).stdout).unwrap();
     assert_eq!(json.as_array().unwrap().len(), 6);
     let shown = text(&run(folder.path(), &["controller", "--show-config", "--hwm=3"]).stdout);
@@ -69,7 +73,11 @@ fn it_starts_warns_and_ends_on_a_signal_with_its_files_removed() {
         let file = folder.path().join("security/ipcontroller-x-client.json");
         let deadline = Instant::now() + Duration::from_secs(15);
         while !file.exists() {
-            assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none(), "{}", std::fs::read_to_string(&log).unwrap());
+            assert!(
+                Instant::now() < deadline && child.try_wait().unwrap().is_none(),
+                "{}",
+                std::fs::read_to_string(&log).unwrap()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
         assert!(Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap().success());

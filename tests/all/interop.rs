@@ -22,7 +22,9 @@ fn environment(root: &Path, python: &Path) -> PathBuf {
     if std::fs::read_to_string(&stamp).ok().as_deref() != Some(&wanted) {
         eprintln!("interop: installing ipyparallel into {}", venv.display());
         run(Command::new(python).args(["-m", "venv", "--clear"]).arg(&venv));
-        run(Command::new(venv.join("bin/python")).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&pins));
+        run(Command::new(venv.join("bin/python"))
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
+            .arg(&pins));
         std::fs::write(&stamp, wanted).unwrap();
     }
     venv.join("bin/python")
@@ -37,20 +39,28 @@ fn run(command: &mut Command) {
 fn stock_ipyparallel_peers_compute_on_this_controller() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let Some(python) = python() else {
-        eprintln!("\n*** SKIPPED: no Python 3 with venv and pip was found, so nothing was tried against real ipyparallel peers ***\n");
+        eprintln!(
+            "\n*** SKIPPED: no Python 3 with venv and pip was found, so nothing was tried against real ipyparallel peers ***\n"
+        );
         return;
     };
     let python = environment(root, &python);
-    let output = Command::new(python)
-        .args(["-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "tests/interop"])
+    // To a file, not a pipe: an engine that outlives a failed test would keep a pipe open and the test waiting.
+    let log = root.join("target/interop.log");
+    let file = std::fs::File::create(&log).unwrap();
+    let status = Command::new(python)
+        .args(["-m", "pytest", "-q", "--tb=short", "--timeout=90", "--durations=5", "-p", "no:cacheprovider", "tests/interop"])
         .current_dir(root)
         .env("POINTSMAN_BIN", env!("CARGO_BIN_EXE_pointsman"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env_remove("RUST_LOG")
-        .output()
+        .stdin(Stdio::null())
+        .stderr(file.try_clone().unwrap())
+        .stdout(file)
+        .status()
         .unwrap();
-    let report = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let report = std::fs::read_to_string(&log).unwrap();
     println!("{report}");
-    assert!(output.status.success(), "{report}");
+    assert!(status.success(), "{report}");
     assert!(report.contains(" passed"), "no test ran: {report}");
 }

@@ -40,8 +40,7 @@ impl World {
         change(&mut config);
         let controller = Controller::start(&config, &pointsman::builtin()).unwrap();
         let stopper = controller.stopper();
-        let mut world =
-            World { controller: Some(controller), engines: vec![], context: zmq::Context::new(), stopper, folder };
+        let mut world = World { controller: Some(controller), engines: vec![], context: zmq::Context::new(), stopper, folder };
         for _ in 0..engines {
             world.add_engine();
         }

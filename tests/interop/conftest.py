@@ -12,6 +12,8 @@ import pytest
 
 BIN = os.environ["POINTSMAN_BIN"]
 os.environ["IPP_NONINTERACTIVE"] = "1"
+# Functions of a test module travel by name: engines must be able to import it.
+os.environ["PYTHONPATH"] = os.path.dirname(os.path.abspath(__file__))
 
 
 def wait_until(condition, timeout=20, every=0.02):

@@ -40,8 +40,28 @@ use Key::{
 impl Key {
     /// Every key.
     pub const ALL: [Key; 22] = [
-        MsgId, Header, Metadata, Content, Submitted, ClientUuid, EngineUuid, Started, Completed, Resubmitted, Received,
-        ResultHeader, ResultMetadata, ResultContent, Queue, ExecuteInput, ExecuteResult, Error, Stdout, Stderr, Label, DisplayData,
+        MsgId,
+        Header,
+        Metadata,
+        Content,
+        Submitted,
+        ClientUuid,
+        EngineUuid,
+        Started,
+        Completed,
+        Resubmitted,
+        Received,
+        ResultHeader,
+        ResultMetadata,
+        ResultContent,
+        Queue,
+        ExecuteInput,
+        ExecuteResult,
+        Error,
+        Stdout,
+        Stderr,
+        Label,
+        DisplayData,
     ];
 
     /// The key as it is written.

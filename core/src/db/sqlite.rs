@@ -31,7 +31,18 @@ fn is_text(key: Key) -> bool {
     };
     matches!(
         key,
-        MsgId | Submitted | ClientUuid | EngineUuid | Started | Completed | Resubmitted | Received | Queue | ExecuteInput | Stdout | Stderr
+        MsgId
+            | Submitted
+            | ClientUuid
+            | EngineUuid
+            | Started
+            | Completed
+            | Resubmitted
+            | Received
+            | Queue
+            | ExecuteInput
+            | Stdout
+            | Stderr
     )
 }
 
@@ -122,7 +133,8 @@ impl SqliteDb {
     fn select(&mut self, condition: &str, ids: &[&str], columns: &[Key], keys: &Keys) -> Result<Vec<Record>, DbError> {
         let mut names: Vec<&str> = columns.iter().map(|key| key.name()).collect();
         names.insert(0, "msg_id");
-        names.extend([if keys.buffers { "buffers" } else { "NULL" }, if keys.result_buffers { "result_buffers" } else { "NULL" }]);
+        names
+            .extend([if keys.buffers { "buffers" } else { "NULL" }, if keys.result_buffers { "result_buffers" } else { "NULL" }]);
         let sql = format!("SELECT {} FROM {} {condition} ORDER BY rowid", names.join(","), self.table);
         let mut statement = self.connection.prepare_cached(&sql)?;
         let rows = statement.query_map(params_from_iter(ids), |row| {

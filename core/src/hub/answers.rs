@@ -236,7 +236,8 @@ impl Hub {
             let parts = self.session.seal(header.clone(), b"{}".to_vec(), metadata.clone(), content.clone());
             debug_assert_eq!(parts[0], DELIMITER);
             // The identity of nobody: the scheduler keeps the answer to itself.
-            let frames = std::iter::once(&b""[..]).chain(parts.iter().map(Vec::as_slice)).chain(record.buffers.iter().map(|b| &b[..]));
+            let frames =
+                std::iter::once(&b""[..]).chain(parts.iter().map(Vec::as_slice)).chain(record.buffers.iter().map(|b| &b[..]));
             let message = Arc::new(Multipart::pack(frames));
             let mut patch = Patch::default()
                 .json(Key::Header, header.into())

@@ -245,7 +245,9 @@ impl Driver {
         match reason {
             Reason::Malformed(malformed) => self.complaints.note(now, "malformed message", malformed),
             Reason::Refused(refused) => self.complaints.note(now, "refused message", refused),
-            Reason::Json(part) => self.complaints.note(now, "unreadable message", format_args!("its {part} is not what it should be")),
+            Reason::Json(part) => {
+                self.complaints.note(now, "unreadable message", format_args!("its {part} is not what it should be"));
+            }
             Reason::UnknownType(name) => self.complaints.note(now, "unknown request", name.escape_debug()),
             Reason::UnknownTask => self.complaints.note(now, "unknown reply", "nobody has made its request"),
             Reason::StrayPong => tracing::debug!("a pong from nobody, or to an old ping"),

@@ -118,6 +118,10 @@ mod tests {
             assert!(hearts.beat(Duration::from_secs(second)).is_empty());
             assert!(hearts.pong("e", ping.as_bytes()), "one beat late");
         }
-        assert!(!hearts.pong("e", b"1.0") && !hearts.pong("e", b"\xff") && !hearts.pong("stranger", hearts.ping().to_owned().as_bytes()));
+        assert!(
+            !hearts.pong("e", b"1.0")
+                && !hearts.pong("e", b"\xff")
+                && !hearts.pong("stranger", hearts.ping().to_owned().as_bytes())
+        );
     }
 }

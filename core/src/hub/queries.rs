@@ -105,7 +105,8 @@ impl Hub {
                 Ok(())
             }
             "db_request" => {
-                let query = Query::parse(&content.query.unwrap_or_default()).map_err(|e| Failure::own(e.ename(), e.to_string()))?;
+                let query =
+                    Query::parse(&content.query.unwrap_or_default()).map_err(|e| Failure::own(e.ename(), e.to_string()))?;
                 let keys = Keys::parse(&content.keys.unwrap_or_default()).map_err(|e| Failure::own(e.ename(), e.to_string()))?;
                 self.call_db(DbCall::Find(query, keys.clone()), Asked::Find(asker.clone(), keys));
                 Ok(())
@@ -208,9 +209,10 @@ impl Hub {
             let Some(live) = self.engines.live.get(&number) else { continue };
             let entry = if verbose {
                 let ids = |tasks: bool| -> Vec<&str> {
-                    let there = self.in_flight.iter().filter(|(_, request)| {
-                        request.is_task == tasks && request.engine.as_deref() == Some(&*live.uuid)
-                    });
+                    let there = self
+                        .in_flight
+                        .iter()
+                        .filter(|(_, request)| request.is_task == tasks && request.engine.as_deref() == Some(&*live.uuid));
                     there.map(|(id, _)| &**id).collect()
                 };
                 json!({"queue": ids(false), "completed": [], "tasks": ids(true)})

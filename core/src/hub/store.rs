@@ -19,11 +19,7 @@ pub(super) enum Job {
 }
 
 /// Starts the thread. It ends at [`Job::Close`], after everything before it is durable.
-pub(super) fn start(
-    mut db: Box<dyn TaskDb>,
-    jobs: Mailbox<Job>,
-    replies: Outbox<HubInput>,
-) -> std::io::Result<JoinHandle<()>> {
+pub(super) fn start(mut db: Box<dyn TaskDb>, jobs: Mailbox<Job>, replies: Outbox<HubInput>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("records".into()).spawn(move || {
         let clock = Clock::default();
         let mut complaints = Complaints::new("records");

@@ -89,7 +89,9 @@ impl Hub {
         let status = wire::reply_status(&metadata, envelope.content());
         let Some(is_task) = self.complete(&id, status) else {
             // Known and answered: a late answer of an engine that was taken for lost, say. The first one stands.
-            return if self.completed.get(&id) == 0 { self.reject(Reason::UnknownTask) };
+            return if self.completed.get(&id) == 0 {
+                self.reject(Reason::UnknownTask);
+            };
         };
         let engine = metadata.engine.as_deref().unwrap_or_else(|| std::str::from_utf8(engine).unwrap_or(""));
         let mut patch = Patch::default()

@@ -342,7 +342,8 @@ impl Engine {
             }
             Ok(result) => (json!({"status": "ok"}).to_string(), Some(result)),
             Err(error) => {
-                let info = json!({"engine_uuid": self.uuid, "engine_id": self.number, "method": msg_type.trim_end_matches("_request")});
+                let info =
+                    json!({"engine_uuid": self.uuid, "engine_id": self.number, "method": msg_type.trim_end_matches("_request")});
                 metadata.insert("engine_info".into(), info.clone());
                 let content = ErrorContent::new(error.ename, error.evalue).to_json();
                 let mut content: Value = serde_json::from_slice(&content).unwrap_or_default();

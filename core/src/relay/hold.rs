@@ -76,7 +76,9 @@ mod tests {
     fn kept_messages_go_in_order_or_are_counted() {
         let mut hold = Hold::default();
         let ms = Duration::from_millis;
-        assert!(hold.keep(ms(0), message("a", "1")) && hold.keep(ms(1), message("a", "2")) && hold.keep(ms(0), message("b", "3")));
+        assert!(
+            hold.keep(ms(0), message("a", "1")) && hold.keep(ms(1), message("a", "2")) && hold.keep(ms(0), message("b", "3"))
+        );
         assert!(hold.has(b"a") && !hold.has(b"c"));
         let mut sent = Vec::new();
         let mut only_a = |frames: &mut Vec<Frame>| {

@@ -111,7 +111,10 @@ impl Driver {
                     let sent = send(&self.leaves[leaf], &[uuid.as_bytes(), &client], &parts, buffers);
                     if sent == Err(PortError::NoSuchPeer) {
                         // It is registered and can not be reached on its leaf: as good as gone for this request.
-                        self.complain("engine not connected", format_args!("{uuid} on leaf {leaf}; taken for lost by broadcasts"));
+                        self.complain(
+                            "engine not connected",
+                            format_args!("{uuid} on leaf {leaf}; taken for lost by broadcasts"),
+                        );
                         self.tree.handle(Clock::date(), Event::EngineDown { uuid: &uuid });
                     }
                     sent
@@ -124,7 +127,9 @@ impl Driver {
                 Action::Reject(reason) => {
                     match reason {
                         Reason::Refused(refused) => self.complain("refused message", refused),
-                        Reason::Json(part) => self.complain("unreadable message", format_args!("its {part} is not what it should be")),
+                        Reason::Json(part) => {
+                            self.complain("unreadable message", format_args!("its {part} is not what it should be"));
+                        }
                         Reason::Stray => self.complain("stray reply", "nobody waits for it"),
                         Reason::Full => self.complain("too many broadcasts", "refused with an error reply"),
                     }

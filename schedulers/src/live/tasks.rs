@@ -301,5 +301,9 @@ fn forward(port: &Port, identities: &[&[u8]], message: &Envelope) -> Result<(), 
 
 fn frame_of(message: &Multipart, index: usize) -> Frame {
     let data = message.frame(index);
-    if data.len() < pointsman_core::LARGE_FRAME_BYTES { Frame::copy_of(data) } else { Frame::of_bytes(Bytes::clone(&message.frame_bytes(index))) }
+    if data.len() < pointsman_core::LARGE_FRAME_BYTES {
+        Frame::copy_of(data)
+    } else {
+        Frame::of_bytes(Bytes::clone(&message.frame_bytes(index)))
+    }
 }

@@ -146,7 +146,7 @@ fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration
     if seconds == 0.0 {
         return Ok(None);
     }
-    if !(seconds > 0.0) {
+    if seconds.is_nan() || seconds < 0.0 {
         return Err(de::Error::custom("timeout must be a number of seconds, 0 for none"));
     }
     // Longer than a Duration or the driver's clock can hold means for ever.
@@ -201,8 +201,18 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_an_error_not_a_default() {
         for text in [
-            "[]", "{", "7", r#"{"after": 7}"#, r#"{"after": [7]}"#, r#"{"after": {"all": "yes"}}"#, r#"{"targets": 3}"#,
-            r#"{"targets": [1]}"#, r#"{"timeout": "long"}"#, r#"{"timeout": -1}"#, r#"{"retries": -1}"#, r#"{"retries": 1.5}"#,
+            "[]",
+            "{",
+            "7",
+            r#"{"after": 7}"#,
+            r#"{"after": [7]}"#,
+            r#"{"after": {"all": "yes"}}"#,
+            r#"{"targets": 3}"#,
+            r#"{"targets": [1]}"#,
+            r#"{"timeout": "long"}"#,
+            r#"{"timeout": -1}"#,
+            r#"{"retries": -1}"#,
+            r#"{"retries": 1.5}"#,
         ] {
             assert!(parse(text).is_err(), "{text}");
         }

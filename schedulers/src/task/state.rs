@@ -30,7 +30,13 @@ pub(super) enum State {
     Parked,
     /// May run on any engine but those that turned it away; in the log at that position.
     TurnedAway(u64),
-    Running { engine: EngineId, ix: EngineIx, place: u32, ticket: Ticket, since: Time },
+    Running {
+        engine: EngineId,
+        ix: EngineIx,
+        place: u32,
+        ticket: Ticket,
+        since: Time,
+    },
 }
 
 impl State {

@@ -72,8 +72,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// Every dependency is another task that has been submitted, and some outcome counts.
     fn is_valid(&self, id: &str, dependency: &Dependency) -> bool {
         let known = |other: &str| other != id && (self.find(other).is_some() || self.ledger.get(other) != 0);
-        dependency.ids.is_empty()
-            || (dependency.success || dependency.failure) && dependency.ids.iter().all(|other| known(other))
+        dependency.ids.is_empty() || (dependency.success || dependency.failure) && dependency.ids.iter().all(|other| known(other))
     }
 
     fn new_task(&mut self, id: &str, spec: &TaskSpec, payload: P, bytes: usize) -> Task<P> {

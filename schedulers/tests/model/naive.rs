@@ -217,9 +217,8 @@ impl Naive {
         if self.ended.contains_key(id) || self.tasks.iter().any(|task| task.id == id) {
             return;
         }
-        let known = |other: &str| {
-            other != id && (self.ended.contains_key(other) || self.tasks.iter().any(|task| task.id == other))
-        };
+        let known =
+            |other: &str| other != id && (self.ended.contains_key(other) || self.tasks.iter().any(|task| task.id == other));
         let valid = |on: &Dependency| on.ids.is_empty() || (on.success || on.failure) && on.ids.iter().all(|o| known(o));
         let Some(mut spec) = spec.filter(|spec| valid(&spec.after) && valid(&spec.follow)) else {
             self.ended.insert(id.to_owned(), (false, None));
@@ -425,7 +424,7 @@ impl Naive {
             let turned = self.tasks.iter().filter(|task| task.turn.is_some() && ready(task) && self.may_use(task, &engine.uuid));
             turned.min_by_key(|task| task.turn)
         };
-        let task = in_order.chain(open.iter().filter_map(|engine| first_turned(engine))).min_by_key(|task| task.seq)?;
+        let task = in_order.chain(open.iter().filter_map(first_turned)).min_by_key(|task| task.seq)?;
         let mut candidates = open.iter().filter(|engine| self.may_use(task, &engine.uuid));
         let engine = match self.scheme {
             "lru" => candidates.next(),

@@ -214,8 +214,8 @@ impl World {
     }
 
     fn answer(&mut self) -> Result<(), String> {
-        let kind =
-            [ReplyKind::Ok, ReplyKind::Ok, ReplyKind::Failed, ReplyKind::Unmet, ReplyKind::Failed, ReplyKind::Aborted][self.rng.below(6)];
+        let kind = [ReplyKind::Ok, ReplyKind::Ok, ReplyKind::Failed, ReplyKind::Unmet, ReplyKind::Failed, ReplyKind::Aborted]
+            [self.rng.below(6)];
         let running: Vec<(String, String)> =
             self.open.iter().filter_map(|(id, sent)| sent.clone().map(|sent| (id.clone(), sent.0))).collect();
         if running.is_empty() || self.rng.below(25) == 0 {

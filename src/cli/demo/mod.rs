@@ -87,7 +87,10 @@ fn show(options: &Options, registry: &Registry) -> anyhow::Result<()> {
     let mut results = Vec::new();
     for scheme in &options.schemes {
         let row = run_once(options, registry, scheme, engines, &plan, &graph)?;
-        println!("{scheme}: factorised in {:.3} s, largest error {:.1e}, {} records in SQLite", row.makespan_s, row.error, row.records);
+        println!(
+            "{scheme}: factorised in {:.3} s, largest error {:.1e}, {} records in SQLite",
+            row.makespan_s, row.error, row.records
+        );
         results.push(row);
     }
     println!("{}", report::table(&results));

@@ -29,14 +29,8 @@ struct Times {
 
 impl Timing {
     pub(super) fn submitted(&mut self, name: &str, id: &str, at: Date, after: &[String]) {
-        let times = Times {
-            submitted: at,
-            after: after.to_vec(),
-            started: None,
-            completed: None,
-            compute_s: 0.0,
-            engine: String::new(),
-        };
+        let times =
+            Times { submitted: at, after: after.to_vec(), started: None, completed: None, compute_s: 0.0, engine: String::new() };
         self.tasks.insert(name.to_owned(), times);
         self.names.insert(id.to_owned(), name.to_owned());
     }
@@ -118,7 +112,17 @@ impl Row {
 pub(super) fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
-        "scheme", "tasks", "engines", "makespan s", "bound s", "ratio", "tasks/engine %", "busy/engine %", "wait ms p50", "p95", "p99",
+        "scheme",
+        "tasks",
+        "engines",
+        "makespan s",
+        "bound s",
+        "ratio",
+        "tasks/engine %",
+        "busy/engine %",
+        "wait ms p50",
+        "p95",
+        "p99",
     ]);
     for row in rows {
         let percent = |of: fn(&(f64, f64)) -> f64| -> String {
