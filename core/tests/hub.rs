@@ -188,6 +188,17 @@ fn d34_a_uuid_that_asks_twice_before_its_first_pong_completes_under_one_number()
 }
 
 #[test]
+fn an_engine_may_take_longer_to_start_than_a_live_one_may_be_silent() {
+    let mut world = World::new();
+    world.ask("registration_request", json!({"uuid": "slow"}));
+    for _ in 0..20 {
+        world.pass(Duration::from_secs(1)); // misses are counted from the first answer on
+    }
+    world.event(Event::Pong { uuid: b"slow".to_vec(), text: world.ping.clone().into_bytes() });
+    assert_eq!(world.to_schedulers, ["up slow 0"]);
+}
+
+#[test]
 fn engines_that_never_come_or_go_silent_are_forgotten() {
     let mut world = World::new();
     world.engine("a");

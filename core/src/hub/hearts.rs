@@ -8,8 +8,8 @@ use hashbrown::HashMap;
 
 #[derive(Debug, Default)]
 struct Heart {
-    /// The number of the last ping that it answered.
-    answered: u64,
+    /// The number of the last ping that it answered; nothing before its first answer, for which it may take its time.
+    answered: Option<u64>,
     misses: u32,
 }
 
@@ -30,9 +30,9 @@ impl Hearts {
         Hearts { max_misses, hearts: HashMap::default(), beat: 0, text: String::new(), previous: String::new() }
     }
 
-    /// Begins to watch an engine, with a clean record.
+    /// Begins to watch an engine. It can not miss a ping before it has answered one: whoever watches decides how long that may take.
     pub fn watch(&mut self, uuid: &str) {
-        self.hearts.insert(uuid.into(), Heart { answered: self.beat, misses: 0 });
+        self.hearts.insert(uuid.into(), Heart::default());
     }
 
     /// Stops watching an engine.
@@ -44,7 +44,8 @@ impl Hearts {
     pub fn beat(&mut self, now: Duration) -> Vec<Box<str>> {
         let mut lost = Vec::new();
         for (uuid, heart) in &mut self.hearts {
-            if heart.answered < self.beat {
+            let Some(answered) = heart.answered else { continue };
+            if answered < self.beat {
                 heart.misses += 1;
                 if heart.misses > self.max_misses {
                     lost.push(uuid.clone());
@@ -79,10 +80,10 @@ impl Hearts {
         match self.hearts.get_mut(uuid) {
             Some(heart) => {
                 // An answer that comes one beat late takes back the miss that its lateness caused.
-                if number < self.beat && heart.answered < number {
+                if number < self.beat && heart.answered.is_some_and(|answered| answered < number) {
                     heart.misses = heart.misses.saturating_sub(1);
                 }
-                heart.answered = heart.answered.max(number);
+                heart.answered = heart.answered.max(Some(number));
                 true
             }
             None => false,
