@@ -5,4 +5,5 @@ mod demo;
 mod hostile;
 mod interop;
 mod native;
+mod parsers;
 mod world;

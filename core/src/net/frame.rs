@@ -98,9 +98,14 @@ impl Frame {
     /// Another frame with the same data, by reference count for all but the shortest. O(1).
     pub fn share(&mut self) -> Frame {
         let mut other = Frame::default();
-        // SAFETY: both messages are initialised; the call changes this one's kind of storage, hence `&mut self`.
-        unsafe { zmq_sys::zmq_msg_copy(&mut other.message, &mut self.message) };
+        other.share_from(self);
         other
+    }
+
+    /// Makes this frame share the data of another, letting go of its own. O(1).
+    pub fn share_from(&mut self, other: &mut Frame) {
+        // SAFETY: both messages are initialised; the call releases the one and changes the other's kind of storage, hence `&mut` twice.
+        unsafe { zmq_sys::zmq_msg_copy(&mut self.message, &mut other.message) };
     }
 
     /// Length in bytes.

@@ -93,20 +93,26 @@ impl<T: Tap> Relay<T> {
         let mut buffer = FrameBuf::default();
         let mut told = Vec::new();
         let mut paused = false;
+        let mut turns = 0_u32;
+        let mut look_for_commands = true;
         loop {
-            commands.take(16, &mut told);
-            for command in told.drain(..) {
-                match command {
-                    Command::Pause => paused = true,
-                    Command::Resume => paused = false,
-                    Command::Terminate => return Ok(()),
+            // Between sleeps, which tell of commands, they are looked for now and then only: it takes a lock.
+            turns = turns.wrapping_add(1);
+            if look_for_commands || turns.is_multiple_of(16) {
+                commands.take(16, &mut told);
+                for command in told.drain(..) {
+                    match command {
+                        Command::Pause => paused = true,
+                        Command::Resume => paused = false,
+                        Command::Terminate => return Ok(()),
+                    }
                 }
             }
-            let mut passed = 0;
+            let mut drained = true;
             if !paused {
-                passed += self.burst(Direction::In, &mut buffer)?;
+                drained &= self.burst(Direction::In, &mut buffer)? < BURST;
                 if self.pairing != Pairing::OneWay {
-                    passed += self.burst(Direction::Out, &mut buffer)?;
+                    drained &= self.burst(Direction::Out, &mut buffer)? < BURST;
                 }
             }
             if !self.held.is_empty() {
@@ -114,24 +120,25 @@ impl<T: Tap> Relay<T> {
                 let lost = self.held.retry(self.clock.now(), |frames| back.send(frames.iter_mut()).is_ok());
                 self.counters.unroutable.fetch_add(lost, Relaxed);
             }
-            if passed == 0 {
-                self.sleep(commands, paused)?;
-            }
+            look_for_commands = drained && self.sleep(commands, paused)?;
         }
     }
 
-    fn sleep(&self, commands: &Mailbox<Command>, paused: bool) -> Result<(), PortError> {
+    /// Sleeps until there is something to pass on or to be told; whether there is something to be told.
+    fn sleep(&self, commands: &Mailbox<Command>, paused: bool) -> Result<bool, PortError> {
         let timeout_ms = if self.held.is_empty() { -1 } else { RETRY.as_millis() as i64 };
-        let control = zmq::PollItem::from_fd(commands.fd(), zmq::POLLIN);
-        let front = self.front.socket().as_poll_item(zmq::POLLIN);
-        let back = self.back.socket().as_poll_item(zmq::POLLIN);
-        let polled = match (paused, self.pairing) {
-            (true, _) => zmq::poll(&mut [control], timeout_ms),
-            (false, Pairing::OneWay) => zmq::poll(&mut [control, front], timeout_ms),
-            (false, _) => zmq::poll(&mut [control, front, back], timeout_ms),
+        let mut items = [
+            zmq::PollItem::from_fd(commands.fd(), zmq::POLLIN),
+            self.front.socket().as_poll_item(zmq::POLLIN),
+            self.back.socket().as_poll_item(zmq::POLLIN),
+        ];
+        let watched = match (paused, self.pairing) {
+            (true, _) => 1,
+            (false, Pairing::OneWay) => 2,
+            (false, _) => 3,
         };
-        match polled {
-            Ok(_) | Err(zmq::Error::EINTR) => Ok(()),
+        match zmq::poll(&mut items[..watched], timeout_ms) {
+            Ok(_) | Err(zmq::Error::EINTR) => Ok(items[0].is_readable()),
             Err(error) => Err(error.into()),
         }
     }

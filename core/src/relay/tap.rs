@@ -30,7 +30,9 @@ impl Tap for NoTap {
 #[derive(Debug)]
 pub struct PublishTap {
     socket: Port,
-    prefixes: [Vec<u8>; 2],
+    /// Kept as frames: short ones are shared by copying a few words.
+    prefixes: [Frame; 2],
+    copies: Vec<Frame>,
     /// Subscriptions seen on an XPUB; a PUB does not tell, and counts as one.
     subscriptions: Option<u32>,
 }
@@ -44,7 +46,8 @@ impl PublishTap {
         let tells = socket.get_socket_type()? == zmq::SocketType::XPUB;
         Ok(PublishTap {
             socket: socket.into(),
-            prefixes: [in_prefix.to_vec(), out_prefix.to_vec()],
+            prefixes: [Frame::copy_of(in_prefix), Frame::copy_of(out_prefix)],
+            copies: Vec::new(),
             subscriptions: tells.then_some(0),
         })
     }
@@ -68,9 +71,13 @@ impl Tap for PublishTap {
         if !self.is_watched() {
             return;
         }
-        let mut prefix = Frame::copy_of(&self.prefixes[direction as usize]);
-        let mut copies: smallvec::SmallVec<[Frame; 12]> = frames.iter_mut().map(Frame::share).collect();
+        // The frames of the last copy are empty by now, and are filled again.
+        self.copies.resize_with(frames.len() + 1, Frame::default);
+        self.copies[0].share_from(&mut self.prefixes[direction as usize]);
+        for (copy, frame) in self.copies[1..].iter_mut().zip(frames) {
+            copy.share_from(frame);
+        }
         // A PUB never waits: what a slow subscriber can not take is dropped for that subscriber.
-        let _ = self.socket.send(std::iter::once(&mut prefix).chain(&mut copies));
+        let _ = self.socket.send(&mut self.copies);
     }
 }

@@ -1,0 +1,141 @@
+//! No bytes from outside can panic a parser. Arbitrary bytes, and bytes that start out as what the parser expects.
+
+use std::sync::Arc;
+
+use pointsman::config::{parse_toml, read_arguments};
+use pointsman::core::date::Date;
+use pointsman::core::db::{Keys, Query, Record};
+use pointsman::core::wire::{ContentStatus, Header, Parent, ReplyMetadata, object};
+use pointsman::core::{Envelope, Ledger, Multipart, Session, Signer};
+use pointsman::policies::SchemeSpec;
+use pointsman::schedulers::task::TaskSpec;
+use proptest::prelude::*;
+use serde_json::Value;
+
+/// Text that is often almost right: pieces of JSON, keys and values of the protocol, and whatever else.
+fn near_json() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\"",
+        "null",
+        "true",
+        "1",
+        "-1",
+        "1e999",
+        "\"msg_id\"",
+        "\"msg_type\"",
+        "\"after\"",
+        "\"all\"",
+        "\"dependencies\"",
+        "\"targets\"",
+        "\"timeout\"",
+        "\"retries\"",
+        "\"$in\"",
+        "\"$glob\"",
+        "\"[\"",
+        "\"\\u0000\"",
+        "\"a\"",
+        " ",
+    ]);
+    prop_oneof![
+        prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat()),
+        prop::collection::vec(any::<u8>(), 0..80).prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+    ]
+}
+
+fn json_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[$a-z*?\\[\\]]{0,8}".prop_map(Value::from),
+        Just(Value::from("2026-11-21T03:01:46Z")),
+    ];
+    let key = prop::sample::select(vec![
+        "msg_id",
+        "queue",
+        "submitted",
+        "label",
+        "$in",
+        "$nin",
+        "$mod",
+        "$glob",
+        "$all",
+        "$exists",
+        "$gt",
+        "$eq",
+        "x",
+    ]);
+    leaf.prop_recursive(4, 32, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((key.clone(), inner), 0..4)
+                .prop_map(|pairs| Value::Object(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    #[test]
+    fn messages_of_any_frames(frames in prop::collection::vec(prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..70),
+        Just(b"<IDS|MSG>".to_vec()),
+        Just(b"{}".to_vec()),
+    ], 0..20)) {
+        let message = Arc::new(Multipart::pack(&frames));
+        if let Ok(envelope) = Envelope::open(message) {
+            let mut session = Session::new(Signer::new(b"key"), "s", "u", 1);
+            prop_assert!(session.admit(&envelope).is_err(), "nobody signed this");
+            let _ = envelope.buffers().map(|buffer| buffer.len()).sum::<usize>();
+        }
+    }
+
+    #[test]
+    fn json_of_any_kind(text in near_json()) {
+        let bytes = text.as_bytes();
+        let _ = Header::parse(bytes).map(|header| header.date());
+        let _ = object::<Parent<'_>>(bytes);
+        let _ = object::<ReplyMetadata<'_>>(bytes);
+        let _ = object::<ContentStatus<'_>>(bytes);
+        let _ = TaskSpec::parse(bytes);
+        let _ = Date::parse(&text);
+        let _ = text.parse::<SchemeSpec>();
+        let _ = parse_toml(&text);
+        let mut ledger = Ledger::default();
+        ledger.set(&text, 1);
+        prop_assert_eq!(ledger.get(&text), 1);
+    }
+
+    #[test]
+    fn queries_of_any_shape(value in json_value()) {
+        if let Value::Object(query) = &value {
+            if let Ok(query) = Query::parse(query) {
+                let _ = query.matches(&Record::new("a_1_2"));
+                let _ = query.only_ids();
+            }
+        }
+        let _ = Keys::parse(&[value.to_string()]);
+        let _ = TaskSpec::parse(value.to_string().as_bytes());
+    }
+
+    #[test]
+    fn command_lines_of_any_words(words in prop::collection::vec("(--)?[a-zA-Z.=-]{0,12}", 0..6)) {
+        let _ = read_arguments(&words, &|name| (name == "IPP_PROFILE_DIR").then(|| "/nonexistent".to_owned()));
+    }
+
+    #[test]
+    fn specs_read_back_as_written(name in "[a-z][a-z0-9_-]{0,8}", keys in prop::collection::btree_map("[a-z]{1,4}", -100i64..100, 0..4)) {
+        let inside: Vec<String> = keys.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let spec: SchemeSpec = format!("{name}[{}]", inside.join(", ")).parse().unwrap();
+        prop_assert_eq!(&spec.to_string().parse::<SchemeSpec>().unwrap(), &spec);
+        prop_assert_eq!(&serde_json::from_str::<SchemeSpec>(&serde_json::to_string(&spec).unwrap()).unwrap(), &spec);
+    }
+}
