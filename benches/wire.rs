@@ -28,7 +28,7 @@ fn wire(c: &mut Criterion) {
     group.bench_function("verify", |b| b.iter(|| signer.verify(envelope.signature(), envelope.parts())));
     group.bench_function("sign", |b| b.iter(|| signer.sign(envelope.parts())));
     group.bench_function("parse header", |b| {
-        b.iter(|| Header::parse(black_box(envelope.header())).map(|header| header.msg_id.len()))
+        b.iter(|| Header::parse(black_box(envelope.header())).map(|header| header.msg_id.len()));
     });
     group.bench_function("parse task metadata", |b| b.iter(|| TaskSpec::parse(black_box(envelope.metadata()))));
     group.bench_function("parse reply metadata", |b| {

@@ -116,12 +116,11 @@ proptest! {
 
     #[test]
     fn queries_of_any_shape(value in json_value()) {
-        if let Value::Object(query) = &value {
-            if let Ok(query) = Query::parse(query) {
+        if let Value::Object(query) = &value
+            && let Ok(query) = Query::parse(query) {
                 let _ = query.matches(&Record::new("a_1_2"));
                 let _ = query.only_ids();
             }
-        }
         let _ = Keys::parse(&[value.to_string()]);
         let _ = TaskSpec::parse(value.to_string().as_bytes());
     }
