@@ -264,6 +264,22 @@ fn d18_a_dead_engines_direct_requests_have_a_readable_result() {
 }
 
 #[test]
+fn a_direct_request_to_an_engine_that_is_gone_ends_too() {
+    let mut world = World::new();
+    let number = world.engine("a");
+    world.ask("unregistration_request", json!({"id": number}));
+    world.pass(Duration::from_secs(5));
+    let requests = [world.direct("a"), world.direct("a")];
+    world.pass(Duration::from_millis(900));
+    let late = world.direct("a");
+    world.pass(Duration::from_secs(2));
+    for request in requests.iter().chain([&late]) {
+        let (_, reply) = world.ask("result_request", json!({"msg_ids": [request["msg_id"]]}));
+        assert_eq!(reply[request["msg_id"].as_str().unwrap()]["result_content"]["ename"], "EngineError");
+    }
+}
+
+#[test]
 fn d19_resubmit_keeps_targets_retries_and_label() {
     let mut world = World::new();
     world.engine("a");

@@ -349,9 +349,10 @@ impl Broadcast {
     }
 }
 
-/// `[[uuid, number], ..]`; a uuid alone is fine too.
+/// `[[uuid, number], ..]`; a uuid alone is fine too. An engine that is named twice is asked once.
 fn read_targets(value: Option<&Value>) -> Option<Vec<(Box<str>, Value)>> {
-    value?
+    let mut seen = hashbrown::HashSet::<Box<str>, FixedState>::default();
+    let mut targets: Vec<(Box<str>, Value)> = value?
         .as_array()?
         .iter()
         .map(|target| match target {
@@ -359,7 +360,9 @@ fn read_targets(value: Option<&Value>) -> Option<Vec<(Box<str>, Value)>> {
             Value::Array(pair) => Some((pair.first()?.as_str()?.into(), pair.get(1).cloned().unwrap_or(Value::Null))),
             _ => None,
         })
-        .collect()
+        .collect::<Option<_>>()?;
+    targets.retain(|(uuid, _)| seen.insert(uuid.clone()));
+    Some(targets)
 }
 
 #[cfg(test)]
@@ -463,6 +466,18 @@ mod tests {
             assert_eq!(metadata["broadcast_targets"], json!([["e3", 7], ["e0", 7], ["e1", 7], ["e2", 7]]));
             assert_eq!(content["status"], "ok");
         }
+    }
+
+    #[test]
+    fn an_engine_named_twice_is_asked_once() {
+        let mut world = World::new(1, 2);
+        world.request(&["e0", "e0", "e1"], true);
+        let sent = world.sent();
+        assert_eq!(sent.len(), 2);
+        for each in &sent {
+            world.reply(each, "ok", each.uuid.as_bytes());
+        }
+        assert_eq!(world.answer().2, ["e0", "e1"]);
     }
 
     #[test]

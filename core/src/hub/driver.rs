@@ -145,7 +145,11 @@ impl Driver {
                 }
             }
             let mut subscribed = false;
-            while receive(&self.notifications, &mut buffer)? {
+            for _ in 0..BURST {
+                if !receive(&self.notifications, &mut buffer)? {
+                    break;
+                }
+                busy = true;
                 subscribed |= buffer.frames().first().is_some_and(|frame| frame.as_ref().first() == Some(&1));
             }
             if subscribed {

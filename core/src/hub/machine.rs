@@ -404,6 +404,14 @@ impl Hub {
         self.hearts.forget(&live.uuid);
         self.actions.push_back(Action::EngineDown { uuid: live.uuid.clone(), number });
         self.notify(now, "unregistration_notification", b"{}", &serde_json::json!({"id": number, "uuid": live.uuid}));
-        self.dying.push_back((now.mono + self.config.grace, live.uuid));
+        self.dies(now, &live.uuid);
+    }
+
+    /// After the grace, direct requests to this engine that are in flight are given up.
+    pub(super) fn dies(&mut self, now: Now, uuid: &str) {
+        let last = self.dying.back();
+        if last.is_none_or(|(until, last)| **last != *uuid || *until <= now.mono) {
+            self.dying.push_back((now.mono + self.config.grace, uuid.into()));
+        }
     }
 }

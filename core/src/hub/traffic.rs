@@ -19,15 +19,15 @@ impl Hub {
         }
         let Ok(header) = Header::parse(envelope.header()) else { return self.reject(Reason::Json("header")) };
         match topic {
-            Topic::In => self.request(&header, envelope, false),
-            Topic::InTask => self.request(&header, envelope, true),
+            Topic::In => self.request(now, &header, envelope, false),
+            Topic::InTask => self.request(now, &header, envelope, true),
             Topic::Out => self.result(now, &header, envelope, envelope.identity(1)),
             Topic::OutTask => self.result(now, &header, envelope, envelope.identity(0)),
             Topic::Iopub => self.output(now, &header, envelope),
         }
     }
 
-    fn request(&mut self, header: &Header<'_>, envelope: &Envelope, is_task: bool) {
+    fn request(&mut self, now: Now, header: &Header<'_>, envelope: &Envelope, is_task: bool) {
         #[derive(Default, Deserialize)]
         struct Labelled<'a> {
             #[serde(borrow, default)]
@@ -41,7 +41,8 @@ impl Hub {
             let engine = (!is_task).then(|| String::from_utf8_lossy(envelope.identity(0)).into_owned().into_boxed_str());
             match engine.as_deref().map(|uuid| self.engines.by_uuid(uuid)) {
                 Some(Some(live)) => live.queue += 1,
-                Some(None) => {}
+                // Sent to an engine that is gone: nobody will answer, and the record is to say so, too.
+                Some(None) => self.dies(now, engine.as_deref().unwrap_or_default()),
                 None => self.unassigned += 1,
             }
             self.in_flight.insert(id.into(), InFlight { is_task, engine });

@@ -55,7 +55,8 @@ impl PublishTap {
     fn is_watched(&mut self) -> bool {
         let Some(count) = &mut self.subscriptions else { return true };
         // Reading the socket on every message is cheap: it is a look at an empty pipe.
-        while let Ok(event) = self.socket.socket().recv_bytes(zmq::DONTWAIT) {
+        for _ in 0..16 {
+            let Ok(event) = self.socket.socket().recv_bytes(zmq::DONTWAIT) else { break };
             match event.first() {
                 Some(1) => *count += 1,
                 Some(0) => *count = count.saturating_sub(1),
