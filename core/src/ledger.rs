@@ -10,6 +10,9 @@ const SPARSEST: u64 = 4;
 /// Counters up to this are always kept in the table, however few of them are used.
 const SLACK: u64 = 256;
 
+/// A longer prefix is nobody's session: it is hashed, not kept.
+const MAX_PREFIX_BYTES: usize = 128;
+
 /// A map from message id to a non-zero word. Reads and writes are O(1) and hash the id once.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -34,6 +37,9 @@ impl Table {
 /// Splits `<prefix>_<counter>`; leading zeros are part of another id's spelling and do not count as a counter.
 fn split(id: &str) -> Option<(&str, u64)> {
     let (prefix, counter) = id.rsplit_once('_')?;
+    if prefix.len() > MAX_PREFIX_BYTES {
+        return None;
+    }
     let canonical = !counter.is_empty() && counter.len() <= 15 && (counter == "0" || !counter.starts_with('0'));
     if !canonical || !counter.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

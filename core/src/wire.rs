@@ -9,6 +9,9 @@ use crate::date::Date;
 /// The message protocol version that headers carry.
 pub const VERSION: &str = "5.4";
 
+/// The longest message id that is taken, in bytes.
+pub const MAX_ID_BYTES: usize = 1024;
+
 /// Parses a JSON object. Unlike plain `serde_json`, a list is never taken for a struct.
 ///
 /// # Errors
@@ -44,7 +47,11 @@ impl<'a> Header<'a> {
     /// # Errors
     /// If it is not a JSON object with a `msg_id` and a `msg_type`.
     pub fn parse(json: &'a [u8]) -> serde_json::Result<Header<'a>> {
-        object(json)
+        let header: Header<'a> = object(json)?;
+        if header.msg_id.len() > MAX_ID_BYTES {
+            return Err(serde::de::Error::custom("msg_id is too long"));
+        }
+        Ok(header)
     }
 
     /// The date, if it is one.

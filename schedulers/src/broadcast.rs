@@ -31,6 +31,15 @@ pub enum Event<'a> {
         /// Its uuid.
         uuid: &'a str,
     },
+    /// An [`Action::Send`] could not be done: that engine can not be reached.
+    Undelivered {
+        /// Its uuid.
+        uuid: &'a str,
+        /// The client of the request.
+        client: Bytes,
+        /// The message that was to be sent.
+        parts: Parts,
+    },
     /// A client asks: `[client] message`.
     Request(Envelope),
     /// An engine answers: `[engine][client] message`.
@@ -141,6 +150,10 @@ impl Broadcast {
             }
             Event::EngineDown { uuid } => {
                 self.lost(now, uuid);
+                Ok(())
+            }
+            Event::Undelivered { uuid, client, parts } => {
+                self.undelivered(now, uuid, &client, &parts);
                 Ok(())
             }
             Event::Request(envelope) => self.request(now, &envelope),
@@ -272,6 +285,18 @@ impl Broadcast {
         for id in engine.owes {
             self.gathered_loss(now, &id, uuid);
             self.finish_if_whole(now, &id);
+        }
+    }
+
+    /// One engine did not get one request: that request hears of it, and the engine stays for others.
+    fn undelivered(&mut self, now: Date, uuid: &str, client: &Bytes, parts: &Parts) {
+        let metadata: ReplyMetadata<'_> = wire::object(&parts[4]).unwrap_or_default();
+        let id = metadata.original_msg_id.unwrap_or_default();
+        if metadata.is_coalescing == Some(true) {
+            self.gathered_loss(now, &id, uuid);
+            self.finish_if_whole(now, &id);
+        } else {
+            self.answer_lost_one(now, client, &Bytes::copy_from_slice(&parts[2]), &id, uuid);
         }
     }
 
@@ -466,6 +491,23 @@ mod tests {
             assert_eq!(metadata["broadcast_targets"], json!([["e3", 7], ["e0", 7], ["e1", 7], ["e2", 7]]));
             assert_eq!(content["status"], "ok");
         }
+    }
+
+    #[test]
+    fn what_can_not_be_delivered_is_answered_and_the_engine_stays() {
+        let mut world = World::new(1, 2);
+        for gather in [true, false] {
+            world.request(&["e0", "e1"], gather);
+            let sent = world.sent();
+            let client = Bytes::from_static(b"cid");
+            world.tree.handle(NOW, Event::Undelivered { uuid: "e0", client, parts: sent[0].parts.clone() });
+            if gather {
+                world.reply(&sent[1], "ok", b"r");
+            }
+            assert_eq!(world.answer().1["ename"], "EngineError");
+        }
+        world.request(&["e0"], false);
+        assert_eq!(world.sent().len(), 1);
     }
 
     #[test]

@@ -169,7 +169,7 @@ impl Controller {
         ] {
             let (outbox, commands) = Mailbox::new(64, usize::MAX)?;
             let stop = Box::new(move || {
-                outbox.send(Command::Terminate, 0);
+                outbox.send_always(Command::Terminate);
             });
             if name == "control" {
                 let relay = Relay::new(front, back, pairing, NoTap)?;
@@ -183,14 +183,14 @@ impl Controller {
         let sockets = TaskSockets { clients: task_in.0, engines: task_out.0 };
         let (to_hub, task_session, stop) = (hub_outbox.clone(), session(fresh_id()), tasks_outbox.clone());
         let stop = Box::new(move || {
-            stop.send(TaskInput::Stop, 0);
+            stop.send_always(TaskInput::Stop);
         });
         crew.start("tasks", stop, move || Ok(run_tasks(scheduler, sockets, &tasks_mailbox, to_hub, task_session)?))?;
 
         let sockets = BroadcastSockets { root: broadcast_root.0, leaves: leaves.into_iter().map(|leaf| leaf.0).collect() };
         let stop = tree_outbox.clone();
         let stop = Box::new(move || {
-            stop.send(BroadcastInput::Stop, 0);
+            stop.send_always(BroadcastInput::Stop);
         });
         crew.start("broadcast", stop, move || Ok(run_broadcast(tree, sockets, &tree_mailbox)?))?;
 
@@ -199,7 +199,7 @@ impl Controller {
         let sockets = HubSockets { queries, notifications: notifications.0, ping: ping.0, pong: pong.0 };
         let (stop, to_self) = (hub_outbox.clone(), hub_outbox);
         let stop = Box::new(move || {
-            stop.send(HubInput::Stop, 0);
+            stop.send_always(HubInput::Stop);
         });
         let mut outlet = Schedulers { tasks: tasks_outbox, tree: tree_outbox };
         let listening = Arc::new(AtomicBool::new(false));
@@ -267,18 +267,17 @@ struct Schedulers {
 
 impl Outlet for Schedulers {
     fn engine_up(&mut self, uuid: &str, number: u64) {
-        self.tasks.send(TaskInput::EngineUp(uuid.into()), 64);
-        self.tree.send(BroadcastInput::EngineUp(uuid.into(), number), 64);
+        self.tasks.send_always(TaskInput::EngineUp(uuid.into()));
+        self.tree.send_always(BroadcastInput::EngineUp(uuid.into(), number));
     }
 
     fn engine_down(&mut self, uuid: &str, _number: u64) {
-        self.tasks.send(TaskInput::EngineDown(uuid.into()), 64);
-        self.tree.send(BroadcastInput::EngineDown(uuid.into()), 64);
+        self.tasks.send_always(TaskInput::EngineDown(uuid.into()));
+        self.tree.send_always(BroadcastInput::EngineDown(uuid.into()));
     }
 
     fn resubmit(&mut self, request: Arc<Multipart>) {
-        let bytes = request.size_bytes();
-        self.tasks.send(TaskInput::Resubmit(request), bytes);
+        self.tasks.send_always(TaskInput::Resubmit(request));
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Stopper {
 impl Stopper {
     /// Asks for the end. Returns at once.
     pub fn stop(&self) {
-        self.outbox.send(Part::Stop, 0);
+        self.outbox.send_always(Part::Stop);
     }
 }
 
@@ -78,7 +78,7 @@ impl Crew {
                     panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied()).unwrap_or("?")
                 )),
             };
-            outbox.send(Part::Ended { name, reason }, 0);
+            outbox.send_always(Part::Ended { name, reason });
         })?;
         self.threads.push((name, thread, stop));
         Ok(())

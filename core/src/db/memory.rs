@@ -15,7 +15,7 @@ use crate::Ledger;
 pub struct MemoryLimits {
     /// The most records kept.
     pub record_limit: usize,
-    /// The most bytes of buffers kept.
+    /// The most bytes of buffers and values kept.
     pub size_limit_bytes: usize,
     /// How much of the number is dropped at once when it is reached.
     pub cull_fraction: f64,
@@ -35,7 +35,7 @@ pub struct MemoryDb {
     records: BTreeMap<u64, Record>,
     arrivals: HashMap<Box<str>, u64, FixedState>,
     next: u64,
-    buffer_bytes: usize,
+    bytes: usize,
     /// Ids whose records were dropped: later news of them must not make new, empty records.
     culled: Ledger,
 }
@@ -54,14 +54,14 @@ impl MemoryDb {
                 self.drop_oldest();
             }
         }
-        if self.buffer_bytes > self.limits.size_limit_bytes {
-            while self.buffer_bytes > self.limits.size_limit_bytes / 10 * 9 && self.drop_oldest() {}
+        if self.bytes > self.limits.size_limit_bytes {
+            while self.bytes > self.limits.size_limit_bytes / 10 * 9 && self.drop_oldest() {}
         }
     }
 
     fn drop_oldest(&mut self) -> bool {
         let Some((_, record)) = self.records.pop_first() else { return false };
-        self.buffer_bytes -= record.buffer_bytes();
+        self.bytes -= record.size_bytes();
         self.arrivals.remove(record.id.as_str());
         self.culled.set(&record.id, 1);
         true
@@ -76,14 +76,16 @@ impl TaskDb for MemoryDb {
             None => {
                 self.next += 1;
                 self.arrivals.insert(id.into(), self.next);
-                self.records.insert(self.next, Record::new(id));
+                let record = Record::new(id);
+                self.bytes += record.size_bytes();
+                self.records.insert(self.next, record);
                 self.next
             }
         };
         if let Some(record) = self.records.get_mut(&arrival) {
-            let before = record.buffer_bytes();
+            let before = record.size_bytes();
             record.merge(patch);
-            self.buffer_bytes = self.buffer_bytes - before + record.buffer_bytes();
+            self.bytes = self.bytes - before + record.size_bytes();
         }
         self.cull();
         Ok(())
@@ -111,7 +113,7 @@ impl TaskDb for MemoryDb {
     fn remove(&mut self, ids: &[String]) -> Result<(), DbError> {
         for id in ids {
             if let Some(record) = self.arrivals.remove(id.as_str()).and_then(|arrival| self.records.remove(&arrival)) {
-                self.buffer_bytes -= record.buffer_bytes();
+                self.bytes -= record.size_bytes();
             }
         }
         Ok(())

@@ -1,7 +1,11 @@
 //! One task's record: a value for each key, as the JSON it came in, so that what nobody asks for is never parsed.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// The most output kept of one stream of one task, in bytes.
+pub(super) const MAX_OUTPUT_BYTES: usize = 4 << 20;
 
 /// The keys of a record (PROTOCOL: task records), in the order in which clients list them. Buffers stand apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -156,7 +160,8 @@ impl Patch {
     /// Bytes it holds, about.
     pub fn size_bytes(&self) -> usize {
         let buffers = self.buffers.iter().chain(&self.result_buffers).flatten();
-        256 + self.fields.iter().map(|(_, json)| json.len()).sum::<usize>() + buffers.map(Bytes::len).sum::<usize>()
+        let appended = self.append.as_ref().map_or(0, |(_, text)| text.len());
+        256 + appended + self.fields.iter().map(|(_, json)| json.len()).sum::<usize>() + buffers.map(Bytes::len).sum::<usize>()
     }
 }
 
@@ -201,15 +206,31 @@ impl Record {
             self.result_buffers = buffers;
         }
         if let Some((key, text)) = patch.append {
-            let before = self.value(key);
-            let text = before.as_str().unwrap_or_default().to_owned() + &text;
-            self.set(key, Value::String(text).to_string().into());
+            self.append(key, &text);
         }
     }
 
-    /// Bytes of its buffers.
-    pub fn buffer_bytes(&self) -> usize {
-        self.buffers.iter().chain(&self.result_buffers).map(Bytes::len).sum()
+    /// Adds text behind a JSON string, in place: many small pieces cost no more than their own length. Beyond [`MAX_OUTPUT_BYTES`] it is
+    /// cut off with a mark.
+    fn append(&mut self, key: Key, text: &str) {
+        let before = self.fields[key as usize].take().filter(|json| json.starts_with(b"\"") && json.ends_with(b"\""));
+        let mut json =
+            before.unwrap_or_else(|| Bytes::from_static(b"\"\"")).try_into_mut().unwrap_or_else(|json| BytesMut::from(&json[..]));
+        json.truncate(json.len() - 1);
+        if json.len() < MAX_OUTPUT_BYTES {
+            let added = Value::String(text.to_owned()).to_string();
+            json.extend_from_slice(added[1..added.len() - 1].as_bytes());
+            if json.len() >= MAX_OUTPUT_BYTES {
+                json.extend_from_slice(b"\\n[output cut off here]");
+            }
+        }
+        json.extend_from_slice(b"\"");
+        self.fields[key as usize] = Some(json.freeze());
+    }
+
+    /// Bytes of its buffers and values.
+    pub fn size_bytes(&self) -> usize {
+        self.buffers.iter().chain(&self.result_buffers).chain(self.fields.iter().flatten()).map(Bytes::len).sum()
     }
 
     /// Whether a request made it, rather than only some output.
@@ -235,8 +256,9 @@ impl Record {
             out.extend_from_slice(b"\":");
             match (key, self.json(key)) {
                 (Key::MsgId, _) => out.extend_from_slice(Value::String(self.id.clone()).to_string().as_bytes()),
-                (_, Some(json)) => out.extend_from_slice(json),
-                (_, None) => out.extend_from_slice(b"null"),
+                // What a peer sent as JSON and is not must not spoil the answer for everyone.
+                (_, Some(json)) if serde_json::from_slice::<&RawValue>(json).is_ok() => out.extend_from_slice(json),
+                (_, _) => out.extend_from_slice(b"null"),
             }
         }
         out.push(b'}');

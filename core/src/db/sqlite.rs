@@ -8,6 +8,7 @@ use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 use serde_json::Value;
 
+use super::record::MAX_OUTPUT_BYTES;
 use super::{DbError, Key, Keys, Patch, Query, Record, TaskDb};
 
 impl From<rusqlite::Error> for DbError {
@@ -21,7 +22,6 @@ impl From<rusqlite::Error> for DbError {
 pub struct SqliteDb {
     connection: Connection,
     table: String,
-    in_transaction: bool,
 }
 
 /// Columns that hold text as it is; the others hold JSON.
@@ -118,13 +118,23 @@ impl SqliteDb {
             "CREATE TABLE IF NOT EXISTS {table} ({}, buffers blob, result_buffers blob)",
             columns.join(", ")
         ))?;
-        Ok(SqliteDb { connection, table, in_transaction: false })
+        // A file that another program or version made may lack columns.
+        let present: Vec<String> = connection
+            .prepare(&format!("PRAGMA table_info({table})"))?
+            .query_map([], |row| row.get::<_, String>(1))?
+            .collect::<Result<_, _>>()?;
+        let wanted = Key::ALL.iter().map(|&key| (key.name(), column_type(key)));
+        for (name, kind) in wanted.chain([("buffers", "blob"), ("result_buffers", "blob")]) {
+            if !present.iter().any(|column| column == name) {
+                connection.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {name} {kind}"))?;
+            }
+        }
+        Ok(SqliteDb { connection, table })
     }
 
     fn begin(&mut self) -> Result<(), DbError> {
-        if !self.in_transaction {
+        if self.connection.is_autocommit() {
             self.connection.execute_batch("BEGIN IMMEDIATE")?;
-            self.in_transaction = true;
         }
         Ok(())
     }
@@ -167,7 +177,7 @@ impl TaskDb for SqliteDb {
             values.push(to_sql(*key, json));
         }
         if let Some((key, text)) = patch.append.take() {
-            sets.push(format!("{0}=coalesce({0},'')||?", key.name()));
+            sets.push(format!("{0}=substr(coalesce({0},'')||?,1,{MAX_OUTPUT_BYTES})", key.name()));
             values.push(Sql::Text(text));
         }
         for (name, buffers) in [("buffers", patch.buffers), ("result_buffers", patch.result_buffers)] {
@@ -225,7 +235,8 @@ impl TaskDb for SqliteDb {
     }
 
     fn flush(&mut self) -> Result<(), DbError> {
-        if std::mem::take(&mut self.in_transaction) {
+        // After a failed commit the transaction is still open, and the next flush tries again.
+        if !self.connection.is_autocommit() {
             self.connection.execute_batch("COMMIT")?;
         }
         Ok(())

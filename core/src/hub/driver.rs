@@ -89,8 +89,8 @@ pub fn run(
         lost_records: 0,
     };
     started.store(true, Ordering::Release);
-    let outcome = driver.serve(&mut hub, inputs, outlet);
-    jobs.send(Job::Close, 0);
+    let outcome = driver.serve(&mut hub, inputs, outlet, &store);
+    jobs.send_always(Job::Close);
     if store.join().is_err() {
         tracing::error!("the records thread died; the last task records may be lost");
         return outcome.and(Err(PortError::Terminated));
@@ -115,7 +115,13 @@ impl Driver {
         Now { mono: self.clock.now(), date: Clock::date() }
     }
 
-    fn serve(&mut self, hub: &mut Hub, inputs: &Mailbox<HubInput>, outlet: &mut dyn Outlet) -> Result<(), PortError> {
+    fn serve(
+        &mut self,
+        hub: &mut Hub,
+        inputs: &Mailbox<HubInput>,
+        outlet: &mut dyn Outlet,
+        store: &std::thread::JoinHandle<()>,
+    ) -> Result<(), PortError> {
         let mut buffer = FrameBuf::default();
         let mut batch = Vec::new();
         loop {
@@ -173,6 +179,10 @@ impl Driver {
             }
             if hub.poll_timeout(self.clock.now()) <= self.clock.now() {
                 hub.handle_timeout(self.now());
+                if store.is_finished() {
+                    tracing::error!("the thread that keeps task records has died");
+                    return Err(PortError::Terminated);
+                }
             }
             if self.act(hub, outlet) {
                 return Ok(());

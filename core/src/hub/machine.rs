@@ -236,6 +236,8 @@ pub struct Hub {
     /// When to repeat the current ping for engines that are coming, and until when to do so at all.
     next_probe: Duration,
     probe_until: Duration,
+    /// When to tell new subscribers of the engines.
+    republish_at: Option<Duration>,
     pub(super) in_flight: HashMap<Box<str>, InFlight, FixedState>,
     pub(super) unassigned: u64,
     /// Every request that has completed.
@@ -251,6 +253,8 @@ pub struct Hub {
 /// How often the ping is repeated while engines are coming, and for how long after the last of them asked.
 const PROBE_EVERY: Duration = Duration::from_millis(50);
 const PROBE_FOR: Duration = Duration::from_secs(10);
+/// How long subscriptions are gathered before they are answered together: anybody can subscribe, and each answer goes to all.
+const REPUBLISH_AFTER: Duration = Duration::from_millis(100);
 
 impl Hub {
     /// A hub without engines. `session` signs its messages and checks others'.
@@ -263,6 +267,7 @@ impl Hub {
             next_beat: Duration::ZERO,
             next_probe: Duration::ZERO,
             probe_until: Duration::ZERO,
+            republish_at: None,
             in_flight: HashMap::default(),
             unassigned: 0,
             completed: Ledger::default(),
@@ -287,7 +292,7 @@ impl Hub {
             },
             Event::Tracked { msg_id, engine_uuid } => self.tracked(&msg_id, engine_uuid),
             Event::Pong { uuid, text } => self.pong(now, &uuid, &text),
-            Event::Subscribed => self.republish(now),
+            Event::Subscribed => self.republish_at = self.republish_at.or(Some(now.mono + REPUBLISH_AFTER)),
             Event::Db(number, reply) => self.db_replied(now, number, reply),
             // Without a notification: clients would close, though a controller that reuses its files may be back in a second.
             Event::Stop => self.actions.push_back(Action::Stop),
@@ -319,6 +324,10 @@ impl Hub {
             self.engines.cancel(&uuid);
             self.hearts.forget(&uuid);
         }
+        if self.republish_at.is_some_and(|at| at <= now.mono) {
+            self.republish_at = None;
+            self.republish(now);
+        }
         while let Some((until, _)) = self.dying.front()
             && *until <= now.mono
             && let Some((_, uuid)) = self.dying.pop_front()
@@ -341,7 +350,7 @@ impl Hub {
         if let Some((until, _)) = self.dying.front() {
             next = next.min(*until);
         }
-        next
+        self.republish_at.map_or(next, |at| next.min(at))
     }
 
     /// What it has seen so far.
@@ -409,8 +418,7 @@ impl Hub {
 
     /// After the grace, direct requests to this engine that are in flight are given up.
     pub(super) fn dies(&mut self, now: Now, uuid: &str) {
-        let last = self.dying.back();
-        if last.is_none_or(|(until, last)| **last != *uuid || *until <= now.mono) {
+        if !self.dying.iter().any(|(_, dying)| **dying == *uuid) {
             self.dying.push_back((now.mono + self.config.grace, uuid.into()));
         }
     }

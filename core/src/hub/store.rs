@@ -40,7 +40,7 @@ pub(super) fn start(mut db: Box<dyn TaskDb>, jobs: Mailbox<Job>, replies: Outbox
                     }
                     Job::Call(number, call) => {
                         let reply = answer(&mut *db, call);
-                        replies.send(HubInput::Db(number, reply), 0);
+                        replies.send_always(HubInput::Db(number, reply));
                     }
                     Job::Close => close = true,
                 }

@@ -37,6 +37,9 @@ impl Hub {
             return; // has no reply, so it would be in flight for ever
         }
         let id = &*header.msg_id;
+        if self.completed.get(id) != 0 {
+            return; // seen again, by mistake or malice: what is known of it stands
+        }
         if !self.in_flight.contains_key(id) {
             let engine = (!is_task).then(|| String::from_utf8_lossy(envelope.identity(0)).into_owned().into_boxed_str());
             match engine.as_deref().map(|uuid| self.engines.by_uuid(uuid)) {

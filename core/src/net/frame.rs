@@ -129,6 +129,11 @@ impl Frame {
         if self.len() < LARGE_FRAME_BYTES { Bytes::copy_from_slice(self.as_ref()) } else { Bytes::from_owner(self.share()) }
     }
 
+    /// The data as shared bytes, without a copy.
+    pub fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+
     /// Receives into this frame. `socket` must be a live socket of libzmq that no other thread uses.
     pub(super) fn receive(&mut self, socket: *mut c_void, flags: i32) -> Result<(), zmq::Error> {
         // SAFETY: the message is initialised; `Port`, the only caller, owns the socket.

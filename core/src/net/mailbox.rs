@@ -129,6 +129,20 @@ impl<T> Outbox<T> {
         true
     }
 
+    /// Sends an item that must not be lost whatever else waits: orders, and news that come one by one. No limit applies.
+    pub fn send_always(&self, item: T) -> bool {
+        let mut state = self.shared.lock();
+        if state.closed {
+            return false;
+        }
+        state.items.push_back((item, 0));
+        if !state.rung {
+            state.rung = true;
+            let _ = (&self.shared.doorbell).write(&[1]);
+        }
+        true
+    }
+
     /// Items that were refused because the mailbox was full or closed.
     pub fn refused(&self) -> u64 {
         self.shared.refused.load(Ordering::Relaxed)

@@ -3,12 +3,17 @@
 
 use std::ffi::c_void;
 
+use bytes::Bytes;
+
 use crate::{Multipart, MultipartBuilder};
 
 use super::Frame;
 
 /// More frames than this in one message are read and thrown away: no peer can make us hold an endless message.
 const MAX_FRAMES: usize = 16_384;
+
+/// Frames whose memory is kept from message to message.
+const KEPT_FRAMES: usize = 32;
 
 /// The frames of one message, kept from message to message for their memory.
 #[derive(Debug, Default)]
@@ -28,21 +33,26 @@ impl FrameBuf {
         &mut self.frames[..self.len]
     }
 
-    /// Packs the message for keeping. See [`pack`].
+    /// Packs the message for keeping: small frames copied together, large ones moved. O(small bytes).
     pub fn pack(&mut self) -> Multipart {
-        pack(self.frames_mut())
+        // Moved, not shared: what stayed in the buffer would keep it alive until the next message of this many frames.
+        pack_with(self.frames_mut(), |frame| std::mem::take(frame).into_bytes())
     }
 }
 
-/// Packs frames for keeping: small ones copied together, large ones shared. O(small bytes).
+/// Packs frames for keeping that are still needed themselves: small ones copied together, large ones shared. O(small bytes).
 pub fn pack(frames: &mut [Frame]) -> Multipart {
+    pack_with(frames, Frame::to_bytes)
+}
+
+fn pack_with(frames: &mut [Frame], keep: impl Fn(&mut Frame) -> Bytes) -> Multipart {
     let small: usize = frames.iter().map(Frame::len).filter(|&len| len < crate::LARGE_FRAME_BYTES).sum();
     let mut builder = MultipartBuilder::with_capacity(small);
     for frame in frames {
         if frame.len() < crate::LARGE_FRAME_BYTES {
             builder.push_small(frame.as_ref());
         } else {
-            builder.push_large(frame.to_bytes());
+            builder.push_large(keep(frame));
         }
     }
     builder.finish()
@@ -114,6 +124,7 @@ impl Port {
     /// [`PortError::NotNow`] if there is none; the buffer's content is then unspecified.
     pub fn receive(&self, into: &mut FrameBuf) -> Result<(), PortError> {
         into.len = 0;
+        into.frames.truncate(KEPT_FRAMES);
         let mut too_many = false;
         loop {
             if into.frames.len() == into.len {
@@ -132,7 +143,11 @@ impl Port {
                 too_many = true; // the last place is used again and again
             }
             if !more {
-                return if too_many { Err(PortError::TooManyFrames) } else { Ok(()) };
+                if too_many {
+                    into.len = 0; // half a message is none
+                    return Err(PortError::TooManyFrames);
+                }
+                return Ok(());
             }
         }
     }

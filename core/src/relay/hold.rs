@@ -14,6 +14,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) const RETRY: Duration = Duration::from_millis(10);
 /// The most messages that are kept.
 const CAPACITY: usize = 10_000;
+/// The most messages that are kept for one peer, so that a stranger's do not take the places of others'.
+const CAPACITY_EACH: usize = 1_000;
 
 type Held = VecDeque<(Duration, Vec<Frame>)>;
 
@@ -38,7 +40,11 @@ impl Hold {
     pub(super) fn keep(&mut self, now: Duration, frames: Vec<Frame>) -> bool {
         let Some(peer) = frames.first().filter(|_| self.count < CAPACITY) else { return false };
         let peer: Box<[u8]> = peer.as_ref().into();
-        self.peers.entry(peer).or_default().push_back((now + PATIENCE, frames));
+        let held = self.peers.entry(peer).or_default();
+        if held.len() >= CAPACITY_EACH {
+            return false;
+        }
+        held.push_back((now + PATIENCE, frames));
         self.count += 1;
         true
     }

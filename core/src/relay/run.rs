@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use crate::net::{Clock, Frame, FrameBuf, Mailbox, Port, PortError};
 
@@ -55,6 +56,7 @@ pub struct Relay<T> {
     tap: T,
     counters: Arc<Counters>,
     held: Hold,
+    retry_at: Duration,
     clock: Clock,
 }
 
@@ -76,6 +78,7 @@ impl<T: Tap> Relay<T> {
             tap,
             counters: Arc::default(),
             held: Hold::default(),
+            retry_at: Duration::ZERO,
             clock: Clock::default(),
         })
     }
@@ -115,7 +118,8 @@ impl<T: Tap> Relay<T> {
                     drained &= self.burst(Direction::Out, &mut buffer)? < BURST;
                 }
             }
-            if !self.held.is_empty() {
+            if !self.held.is_empty() && self.clock.now() >= self.retry_at {
+                self.retry_at = self.clock.now() + RETRY;
                 let back = &self.back;
                 let lost = self.held.retry(self.clock.now(), |frames| back.send(frames.iter_mut()).is_ok());
                 self.counters.unroutable.fetch_add(lost, Relaxed);

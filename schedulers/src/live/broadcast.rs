@@ -1,6 +1,10 @@
 //! The broadcast tree on its sockets: one ROUTER for clients, one for each leaf.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
 
 use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Port, PortError};
 use pointsman_core::{Envelope, Parts};
@@ -37,7 +41,15 @@ pub fn run_broadcast(tree: Broadcast, sockets: BroadcastSockets, inputs: &Mailbo
     for leaf in &leaves {
         leaf.socket().set_router_mandatory(true)?;
     }
-    let mut driver = Driver { tree, root, leaves, clock: Clock::default(), complaints: Complaints::new("broadcast") };
+    let mut driver = Driver {
+        unsent: VecDeque::new(),
+        retry_at: Duration::ZERO,
+        tree,
+        root,
+        leaves,
+        clock: Clock::default(),
+        complaints: Complaints::new("broadcast"),
+    };
     let mut buffer = FrameBuf::default();
     let mut batch = Vec::new();
     loop {
@@ -52,7 +64,7 @@ pub fn run_broadcast(tree: Broadcast, sockets: BroadcastSockets, inputs: &Mailbo
                 driver.act()?;
             }
         }
-        inputs.take(BURST, &mut batch);
+        inputs.take(usize::MAX, &mut batch);
         for input in batch.drain(..) {
             busy = true;
             match input {
@@ -70,16 +82,40 @@ pub fn run_broadcast(tree: Broadcast, sockets: BroadcastSockets, inputs: &Mailbo
             driver.take(&mut buffer, 1, Event::Request);
             driver.act()?;
         }
+        if !driver.unsent.is_empty() && driver.clock.now() >= driver.retry_at {
+            driver.retry_at = driver.clock.now() + RETRY;
+            driver.retry()?;
+        }
         if !busy {
+            let wait_ms = if driver.unsent.is_empty() { -1 } else { RETRY.as_millis() as i64 };
             let mut items =
                 vec![zmq::PollItem::from_fd(inputs.fd(), zmq::POLLIN), driver.root.socket().as_poll_item(zmq::POLLIN)];
             items.extend(driver.leaves.iter().map(|leaf| leaf.socket().as_poll_item(zmq::POLLIN)));
-            poll(&mut items, -1)?;
+            poll(&mut items, wait_ms)?;
         }
     }
 }
 
+/// How long an engine that is known may take to connect to its leaf.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often what could not be sent is tried again.
+const RETRY: Duration = Duration::from_millis(20);
+/// The most requests that wait for a connection.
+const MAX_UNSENT: usize = 10_000;
+
+/// A request to an engine that is not connected to its leaf yet.
+struct Unsent {
+    until: Duration,
+    leaf: usize,
+    uuid: Arc<str>,
+    client: Bytes,
+    parts: Parts,
+    buffers: Vec<Bytes>,
+}
+
 struct Driver {
+    unsent: VecDeque<Unsent>,
+    retry_at: Duration,
     tree: Broadcast,
     root: Port,
     leaves: Vec<Port>,
@@ -104,20 +140,46 @@ impl Driver {
         self.complaints.note(self.clock.now(), kind, detail);
     }
 
+    fn try_to_send(&self, request: &Unsent) -> Result<(), PortError> {
+        let Unsent { leaf, uuid, client, parts, buffers, .. } = request;
+        send(&self.leaves[*leaf], &[uuid.as_bytes(), client], parts, buffers.clone())
+    }
+
+    fn give_up(&mut self, Unsent { uuid, client, parts, leaf, .. }: Unsent) {
+        self.complain("engine not connected", format_args!("{uuid} on leaf {leaf}; answered with an error"));
+        self.handle(Event::Undelivered { uuid: &uuid, client, parts });
+    }
+
+    /// Tries again what could not be sent, each once.
+    fn retry(&mut self) -> Result<(), PortError> {
+        for _ in 0..self.unsent.len() {
+            let Some(request) = self.unsent.pop_front() else { break };
+            match self.try_to_send(&request) {
+                Err(PortError::NoSuchPeer) if request.until > self.clock.now() => self.unsent.push_back(request),
+                Err(PortError::NoSuchPeer) => self.give_up(request),
+                outcome => outcome?,
+            }
+        }
+        self.act()
+    }
+
     fn act(&mut self) -> Result<(), PortError> {
         while let Some(action) = self.tree.poll_action() {
             let sent = match action {
                 Action::Send { leaf, uuid, client, parts, buffers } => {
-                    let sent = send(&self.leaves[leaf], &[uuid.as_bytes(), &client], &parts, buffers);
-                    if sent == Err(PortError::NoSuchPeer) {
-                        // It is registered and can not be reached on its leaf: as good as gone for this request.
-                        self.complain(
-                            "engine not connected",
-                            format_args!("{uuid} on leaf {leaf}; taken for lost by broadcasts"),
-                        );
-                        self.tree.handle(Clock::date(), Event::EngineDown { uuid: &uuid });
+                    let until = self.clock.now() + PATIENCE;
+                    let request = Unsent { until, leaf, uuid, client, parts, buffers };
+                    match self.try_to_send(&request) {
+                        Err(PortError::NoSuchPeer) if self.unsent.len() < MAX_UNSENT => {
+                            self.unsent.push_back(request);
+                            Ok(())
+                        }
+                        Err(PortError::NoSuchPeer) => {
+                            self.give_up(request);
+                            Ok(())
+                        }
+                        sent => sent,
                     }
-                    sent
                 }
                 Action::Answer { client, parts, buffers } => send(&self.root, &[&client], &parts, buffers),
                 Action::PassOn(reply) => {
@@ -145,7 +207,7 @@ impl Driver {
     }
 }
 
-fn send(port: &Port, identities: &[&[u8]], parts: &Parts, buffers: Vec<bytes::Bytes>) -> Result<(), PortError> {
+fn send(port: &Port, identities: &[&[u8]], parts: &Parts, buffers: Vec<Bytes>) -> Result<(), PortError> {
     let heads = identities.iter().copied().chain(parts.iter().map(Vec::as_slice)).map(Frame::copy_of);
     let mut frames: Vec<Frame> = heads.chain(buffers.into_iter().map(Frame::of_bytes)).collect();
     port.send(&mut frames)

@@ -93,23 +93,18 @@ impl<S: Scheme> Driver<S> {
                 busy = true;
                 self.result(&mut buffer)?;
             }
-            inputs.take(BURST, &mut batch);
-            for input in batch.drain(..) {
-                busy = true;
-                let now = self.now();
-                match input {
-                    TaskInput::EngineUp(uuid) => self.machine.handle(now, Event::EngineUp { uuid: &uuid }),
-                    TaskInput::EngineDown(uuid) => self.machine.handle(now, Event::EngineDown { uuid: &uuid }),
-                    TaskInput::Resubmit(message) => self.submit(message, true),
-                    TaskInput::Stop => return Ok(()),
-                }
-                self.act()?;
+            if self.take_news(inputs, &mut batch)? {
+                return Ok(());
             }
             for _ in 0..BURST {
                 if !receive(&self.clients, &mut buffer)? {
                     break;
                 }
                 busy = true;
+                // Its client may know of engines that this scheduler has yet to hear of.
+                if self.take_news(inputs, &mut batch)? {
+                    return Ok(());
+                }
                 self.submit(Arc::new(buffer.pack()), false);
                 self.act()?;
             }
@@ -127,6 +122,22 @@ impl<S: Scheme> Driver<S> {
                 poll(&mut items, wait_ms)?;
             }
         }
+    }
+
+    /// Hears everything that other threads have said; true if that is to stop.
+    fn take_news(&mut self, inputs: &Mailbox<TaskInput>, batch: &mut Vec<TaskInput>) -> Result<bool, PortError> {
+        inputs.take(usize::MAX, batch);
+        for input in batch.drain(..) {
+            let now = self.now();
+            match input {
+                TaskInput::EngineUp(uuid) => self.machine.handle(now, Event::EngineUp { uuid: &uuid }),
+                TaskInput::EngineDown(uuid) => self.machine.handle(now, Event::EngineDown { uuid: &uuid }),
+                TaskInput::Resubmit(message) => self.submit(message, true),
+                TaskInput::Stop => return Ok(true),
+            }
+            self.act()?;
+        }
+        Ok(false)
     }
 
     fn complain(&mut self, kind: &'static str, detail: impl std::fmt::Display) {
@@ -160,7 +171,10 @@ impl<S: Scheme> Driver<S> {
         let Ok(header) = Header::parse(request.header()) else {
             return self.complain("unreadable request", "its header is not a JSON object with a msg_id");
         };
-        self.copy(Topic::InTask, envelope.message().clone());
+        // A repeated id is the machine's to reject; the hub must not take it for a new request.
+        if !self.machine.knows(&header.msg_id) {
+            self.copy(Topic::InTask, envelope.message().clone());
+        }
         let bytes = envelope.message().size_bytes();
         let spec = TaskSpec::parse(envelope.metadata());
         let now = self.now();

@@ -41,6 +41,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             return self.actions.push_back(Action::PassOn { payload });
         };
         let State::Running { engine: where_, .. } = self.tasks[key].state else { return self.reject(Reason::NotRunningThere) };
+
         if self.engines.find(engine) != Some(where_) {
             return self.reject(Reason::NotRunningThere);
         }
@@ -51,6 +52,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             ReplyKind::Unmet => Ending::Unmet,
         };
         self.stop_running(now, key, ending);
+        self.tasks[key].sent_before = None; // it got there: the next wait is a new one
         match kind {
             ReplyKind::Ok | ReplyKind::Aborted => self.reply(key, payload, kind == ReplyKind::Ok, where_),
             ReplyKind::Failed => self.attempt_failed(now, key, Failure { engine: where_, reply: Some(payload) }),

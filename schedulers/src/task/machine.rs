@@ -220,6 +220,11 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         self.find(id)
     }
 
+    /// Whether a task of this id has been submitted, ended or not.
+    pub fn knows(&self, id: &str) -> bool {
+        self.find(id).is_some() || self.ledger.get(id) != 0
+    }
+
     /// The id of a live task.
     pub fn task_id(&self, task: TaskKey) -> Option<&str> {
         self.tasks.get(task).map(|task| &*task.id)
@@ -256,10 +261,14 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         running.sort_unstable_by_key(|&key| self.tasks[key].seq); // the oldest goes back first
         for key in running {
             self.stop_running(now, key, pointsman_policies::Ending::Lost);
+            self.tasks[key].sent_before = None;
             self.attempt_failed(now, key, Failure { engine: id, reply: None });
         }
         self.placement.leave(now, ix);
         self.engines.set_presence(id, Presence::Gone);
+        let engine = self.engines.get_mut(id);
+        engine.running = Vec::new();
+        engine.parked = SeqQueue::default();
     }
 
     fn engine_up(&mut self, now: Time, uuid: &str) {

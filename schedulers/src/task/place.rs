@@ -16,7 +16,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     pub(super) fn start_waiting(&mut self, now: Time, key: TaskKey) {
         let task = &mut self.tasks[key];
         if let Some(timeout) = task.timeout {
-            let deadline = now + timeout;
+            let deadline = task.sent_before.take().unwrap_or(now + timeout);
             task.deadline = Some(deadline);
             self.deadlines.insert((deadline, key));
         }
@@ -197,6 +197,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let request = Request::new(candidates).attempt(self.tasks[key].attempt + 1);
         match self.placement.pick(now, &request) {
             Chosen::Engine(ix) => {
+                let sent_before = self.tasks[key].deadline;
                 self.leave_waiting(key);
                 let ticket = self.placement.dispatch(now, ix, &request);
                 let engine = self.engines.at(ix);
@@ -205,6 +206,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
                 running.push(key);
                 let task = &mut self.tasks[key];
                 task.attempt += 1;
+                task.sent_before = sent_before;
                 task.state = State::Running { engine, ix, place, ticket, since: now };
                 self.counters.dispatched += 1;
                 let payload = task.payload.clone();

@@ -120,6 +120,8 @@ pub(super) struct Task<P> {
     pub(super) retries: u32,
     pub(super) timeout: Option<Duration>,
     pub(super) deadline: Option<Time>,
+    /// The deadline it had when it was sent: it applies again if the sending fails.
+    pub(super) sent_before: Option<Time>,
     pub(super) attempt: u32,
     pub(super) last_failure: Option<Failure<P>>,
     /// Live tasks that this one waits for.

@@ -99,6 +99,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             retries: spec.retries,
             timeout: spec.timeout,
             deadline: None,
+            sent_before: None,
             attempt: 0,
             last_failure: None,
             waits_for: SmallVec::new(),

@@ -28,6 +28,7 @@ struct Task {
     blacklist: Vec<String>,
     retries: u32,
     deadline: Option<Time>,
+    sent_before: Option<Time>,
     attempt: u32,
     last_failure: Option<Failure>,
     /// When it was last turned away, if it is free to go anywhere else.
@@ -238,6 +239,7 @@ impl Naive {
             blacklist: vec![],
             retries: spec.retries,
             deadline: spec.timeout.map(|timeout| now + timeout),
+            sent_before: None,
             attempt: 0,
             last_failure: None,
             turn: None,
@@ -286,7 +288,9 @@ impl Naive {
             self.engine(&uuid).unwrap().unreachable = Some(again);
         }
         self.release(&uuid);
+        let before = self.task(seq).sent_before;
         self.wait_again(now, seq);
+        self.task(seq).deadline = before;
         self.bury_if_idle(now, &uuid);
         self.settle();
     }
@@ -400,7 +404,7 @@ impl Naive {
             let task = self.task(seq);
             task.running = Some(uuid.clone());
             task.attempt += 1;
-            task.deadline = None;
+            task.sent_before = task.deadline.take();
             let deed = Deed::Dispatch { id: task.id.clone(), engine: uuid.clone(), attempt: task.attempt };
             self.deeds.push(deed);
             let at = self.engines.iter().position(|engine| engine.uuid == uuid).unwrap();
