@@ -219,7 +219,7 @@ impl Record {
         json.truncate(json.len() - 1);
         if json.len() < MAX_OUTPUT_BYTES {
             let added = Value::String(text.to_owned()).to_string();
-            json.extend_from_slice(added[1..added.len() - 1].as_bytes());
+            json.extend_from_slice(&added.as_bytes()[1..added.len() - 1]);
             if json.len() >= MAX_OUTPUT_BYTES {
                 json.extend_from_slice(b"\\n[output cut off here]");
             }
