@@ -201,7 +201,7 @@ impl Broadcast {
             match self.engines.get_mut(uuid) {
                 Some(engine) if gathers => engine.owes.push(id.as_str().into()),
                 Some(_) => {}
-                None if gathers => self.gathered_loss(now, &id, uuid),
+                None if gathers => self.gathered_loss(&id, uuid),
                 None => {
                     let mut header = envelope.part_bytes(0);
                     if let Ok(mut parent) = wire::object::<Map<String, Value>>(&header) {
@@ -283,7 +283,7 @@ impl Broadcast {
     fn lost(&mut self, now: Date, uuid: &str) {
         let Some(engine) = self.engines.remove(uuid) else { return };
         for id in engine.owes {
-            self.gathered_loss(now, &id, uuid);
+            self.gathered_loss(&id, uuid);
             self.finish_if_whole(now, &id);
         }
     }
@@ -293,14 +293,14 @@ impl Broadcast {
         let metadata: ReplyMetadata<'_> = wire::object(&parts[4]).unwrap_or_default();
         let id = metadata.original_msg_id.unwrap_or_default();
         if metadata.is_coalescing == Some(true) {
-            self.gathered_loss(now, &id, uuid);
+            self.gathered_loss(&id, uuid);
             self.finish_if_whole(now, &id);
         } else {
             self.answer_lost_one(now, client, &Bytes::copy_from_slice(&parts[2]), &id, uuid);
         }
     }
 
-    fn gathered_loss(&mut self, _now: Date, id: &str, uuid: &str) {
+    fn gathered_loss(&mut self, id: &str, uuid: &str) {
         let Some(gathering) = self.gathering.get_mut(id) else { return };
         for (place, (target, _)) in gathering.targets.iter().enumerate() {
             if **target == *uuid && gathering.buffers[place].is_none() {

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use super::engines::EngineNumber;
 use super::machine::{Action, Copied, DbReply, Event, Hub, Now, Reason};
@@ -141,7 +140,7 @@ impl Driver {
                 }
             }
             for _ in 0..BURST * 4 {
-                if !receive(&self.pong, &mut buffer)? {
+                if !self.pong.take(&mut buffer)? {
                     break;
                 }
                 busy = true;
@@ -152,7 +151,7 @@ impl Driver {
             }
             let mut subscribed = false;
             for _ in 0..BURST {
-                if !receive(&self.notifications, &mut buffer)? {
+                if !self.notifications.take(&mut buffer)? {
                     break;
                 }
                 busy = true;
@@ -163,7 +162,7 @@ impl Driver {
             }
             for index in 0..self.queries.len() {
                 for _ in 0..BURST {
-                    if !receive(&self.queries[index], &mut buffer)? {
+                    if !self.queries[index].take(&mut buffer)? {
                         break;
                     }
                     busy = true;
@@ -269,15 +268,3 @@ impl Driver {
         }
     }
 }
-
-fn receive(port: &Port, buffer: &mut FrameBuf) -> Result<bool, PortError> {
-    match port.receive(buffer) {
-        Ok(()) => Ok(true),
-        Err(PortError::NotNow) => Ok(false),
-        Err(PortError::TooManyFrames) => Ok(true), // its first frames are refused as malformed
-        Err(error) => Err(error),
-    }
-}
-
-/// How long a stopping hub's last messages are given to leave, as the linger of its sockets.
-pub const LINGER: Duration = Duration::from_millis(500);

@@ -152,6 +152,19 @@ impl Port {
         }
     }
 
+    /// Receives a message if there is one; whether there was. One with too many frames is there, and empty: it has not the frames of a
+    /// message, and is rejected by whoever opens it.
+    ///
+    /// # Errors
+    /// If the socket fails.
+    pub fn take(&self, into: &mut FrameBuf) -> Result<bool, PortError> {
+        match self.receive(into) {
+            Ok(()) | Err(PortError::TooManyFrames) => Ok(true),
+            Err(PortError::NotNow) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Sends a message made of frames. Sent frames are empty afterwards; after an error all are as they were.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use super::task::Call;
 use super::{PeerError, RemoteError, connect};
 use crate::connection_file::EngineFile;
 use crate::date::Date;
-use crate::net::{Clock, Frame, FrameBuf, Mailbox, Outbox, Port, PortError, fresh_id};
+use crate::net::{Clock, Frame, FrameBuf, Mailbox, Outbox, Port, fresh_id};
 use crate::wire::{self, ErrorContent, Header};
 use crate::{Envelope, Session, Signer};
 
@@ -224,7 +224,7 @@ impl Engine {
         let mut finished = Vec::new();
         while !self.stop.load(Ordering::Acquire) {
             let mut busy = false;
-            while receive(&self.ping, &mut buffer)? {
+            while self.ping.take(&mut buffer)? {
                 self.last_ping = self.clock.now();
                 self.pong.send(buffer.frames_mut())?;
             }
@@ -277,7 +277,7 @@ impl Engine {
             Channel::Shell => &self.shell,
             Channel::Control => &self.control,
         };
-        while receive(port, buffer)? {
+        while port.take(buffer)? {
             match Envelope::open(Arc::new(buffer.pack())) {
                 Ok(envelope) => match self.session.admit(&envelope) {
                     Ok(()) => return Ok(Some(envelope)),
@@ -445,14 +445,6 @@ enum Channel {
     Control,
 }
 
-fn receive(port: &Port, buffer: &mut FrameBuf) -> Result<bool, PeerError> {
-    match port.receive(buffer) {
-        Ok(()) | Err(PortError::TooManyFrames) => Ok(true),
-        Err(PortError::NotNow) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// Waits for the hub's answer to a registration: the number, and the time between pings.
 fn registered(query: &Port, session: &Session, timeout: Duration) -> Result<(u64, Duration), PeerError> {
     let clock = Clock::default();
@@ -463,7 +455,7 @@ fn registered(query: &Port, session: &Session, timeout: Duration) -> Result<(u64
             return Err(PeerError::Timeout("registration_request".into()));
         }
         let _ = query.socket().poll(zmq::POLLIN, left.as_millis() as i64 + 1);
-        if !receive(query, &mut buffer)? {
+        if !query.take(&mut buffer)? {
             continue;
         }
         let Ok(envelope) = Envelope::open(Arc::new(buffer.pack())) else { continue };

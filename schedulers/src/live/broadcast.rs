@@ -9,7 +9,7 @@ use bytes::Bytes;
 use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Port, PortError};
 use pointsman_core::{Envelope, Parts};
 
-use super::{BURST, poll, receive};
+use super::{BURST, poll};
 use crate::broadcast::{Action, Broadcast, Event, Reason};
 
 /// What other threads tell the tree.
@@ -56,7 +56,7 @@ pub fn run_broadcast(tree: Broadcast, sockets: BroadcastSockets, inputs: &Mailbo
         let mut busy = false;
         for index in 0..driver.leaves.len() {
             for _ in 0..BURST {
-                if !receive(&driver.leaves[index], &mut buffer)? {
+                if !driver.leaves[index].take(&mut buffer)? {
                     break;
                 }
                 busy = true;
@@ -75,7 +75,7 @@ pub fn run_broadcast(tree: Broadcast, sockets: BroadcastSockets, inputs: &Mailbo
             driver.act()?;
         }
         for _ in 0..BURST {
-            if !receive(&driver.root, &mut buffer)? {
+            if !driver.root.take(&mut buffer)? {
                 break;
             }
             busy = true;

@@ -7,19 +7,10 @@ mod tasks;
 pub use broadcast::{BroadcastInput, BroadcastSockets, run_broadcast};
 pub use tasks::{Request, TaskInput, TaskSockets, run_tasks};
 
-use pointsman_core::net::{FrameBuf, Port, PortError};
+use pointsman_core::net::PortError;
 
 /// Messages taken from one socket before the next has its turn.
 const BURST: usize = 64;
-
-/// Receives what is there. An oversized message counts as received; it has not the frames of one and is rejected further on.
-fn receive(port: &Port, buffer: &mut FrameBuf) -> Result<bool, PortError> {
-    match port.receive(buffer) {
-        Ok(()) | Err(PortError::TooManyFrames) => Ok(true),
-        Err(PortError::NotNow) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
 
 /// Sleeps until one of `items` is ready, at most `timeout_ms` (-1: for ever).
 fn poll(items: &mut [zmq::PollItem<'_>], timeout_ms: i64) -> Result<(), PortError> {

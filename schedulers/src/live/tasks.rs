@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use pointsman_core::hub::driver::HubInput;
 use pointsman_core::hub::{Copied, Topic};
 use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Outbox, Port, PortError};
@@ -13,7 +12,7 @@ use pointsman_policies::{Scheme, Time};
 use serde_json::json;
 use smallvec::SmallVec;
 
-use super::{BURST, poll, receive};
+use super::{BURST, poll};
 use crate::task::{Action, EngineId, Event, FailKind, Reason, ReplyKind, TaskScheduler, TaskSpec};
 
 /// What the scheduler keeps of a message: its frames and where its parts are.
@@ -87,7 +86,7 @@ impl<S: Scheme> Driver<S> {
         loop {
             let mut busy = false;
             for _ in 0..BURST {
-                if !receive(&self.engines, &mut buffer)? {
+                if !self.engines.take(&mut buffer)? {
                     break;
                 }
                 busy = true;
@@ -97,7 +96,7 @@ impl<S: Scheme> Driver<S> {
                 return Ok(());
             }
             for _ in 0..BURST {
-                if !receive(&self.clients, &mut buffer)? {
+                if !self.clients.take(&mut buffer)? {
                     break;
                 }
                 busy = true;
@@ -309,15 +308,6 @@ impl<S: Scheme> Driver<S> {
 fn forward(port: &Port, identities: &[&[u8]], message: &Envelope) -> Result<(), PortError> {
     let whole = message.message();
     let mut frames: SmallVec<[Frame; 16]> = identities.iter().map(|identity| Frame::copy_of(identity)).collect();
-    frames.extend((message.delimiter()..whole.len()).map(|index| frame_of(whole, index)));
+    frames.extend((message.delimiter()..whole.len()).map(|index| Frame::of_bytes(whole.frame_bytes(index))));
     port.send(&mut frames)
-}
-
-fn frame_of(message: &Multipart, index: usize) -> Frame {
-    let data = message.frame(index);
-    if data.len() < pointsman_core::LARGE_FRAME_BYTES {
-        Frame::copy_of(data)
-    } else {
-        Frame::of_bytes(Bytes::clone(&message.frame_bytes(index)))
-    }
 }

@@ -105,7 +105,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// Back among the waiting after an attempt, if any engine is left for it.
     fn wait_again(&mut self, now: Time, key: TaskKey) {
         self.start_waiting(now, key);
-        self.end_if_hopeless(now, key);
+        self.end_if_hopeless(key);
     }
 
     /// The engine of a dispatch is not connected: it is barred for a while, and the task waits as if it had never been sent.
@@ -153,7 +153,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     /// Ends a waiting task that no engine can ever run: with the failure it had, or as impossible. One that has failed and has a
     /// timeout waits for that instead, in case an engine joins.
-    pub(super) fn end_if_hopeless(&mut self, _now: Time, key: TaskKey) {
+    pub(super) fn end_if_hopeless(&mut self, key: TaskKey) {
         let Some(task) = self.tasks.get(key) else { return };
         if matches!(task.state, State::Running { .. }) || !self.is_hopeless(task) {
             return;
@@ -225,7 +225,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         loop {
             while let Some(Ended { dependents, ok, engine }) = self.turn.ended.pop_front() {
                 for (key, edge) in dependents {
-                    self.hear_of_end(now, key, edge, ok, engine);
+                    self.hear_of_end(key, edge, ok, engine);
                 }
             }
             self.fill(now);
@@ -238,7 +238,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         }
     }
 
-    fn hear_of_end(&mut self, now: Time, key: TaskKey, edge: Edge, ok: bool, engine: Option<EngineId>) {
+    fn hear_of_end(&mut self, key: TaskKey, edge: Edge, ok: bool, engine: Option<EngineId>) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         let places = task.follow_places.len();
         task.dependency_ended(edge, ok, engine);
@@ -252,7 +252,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
                 self.turn.released.push(key);
             }
         }
-        self.end_if_hopeless(now, key);
+        self.end_if_hopeless(key);
         if self.tasks.contains_key(key) {
             self.release_if_met(key);
         }

@@ -306,14 +306,14 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             self.bury(now, id);
         }
         for key in self.bound_tasks(id) {
-            self.end_if_hopeless(now, key);
+            self.end_if_hopeless(key);
         }
         // A free task is lost only if every engine left has turned it away, which takes a blacklist as long as the roster.
         if self.longest_blacklist >= self.engines.up {
             let keys: Vec<TaskKey> = self.turned_away.values().copied().collect();
             self.longest_blacklist = keys.iter().map(|&key| self.tasks[key].blacklist.len()).max().unwrap_or(0);
             for key in keys {
-                self.end_if_hopeless(now, key);
+                self.end_if_hopeless(key);
             }
         }
     }
