@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pointsman_core::date::Date;
 use pointsman_core::db::{MemoryDb, TaskDb};
-use pointsman_core::hub::{Action, Copied, DbCall, DbReply, Event, Hub, HubConfig, Now, Reason, Topic};
+use pointsman_core::hub::{Action, Copied, DaskAddress, DaskOrder, EnginesState, Event, Hub, HubConfig, Now, Reason, Topic};
 use pointsman_core::{Multipart, Session, Signer};
 use serde_json::{Value, json};
 
@@ -22,6 +22,8 @@ struct World {
     ping: String,
     stopped: bool,
     buffers: usize,
+    state: EnginesState,
+    dask: Vec<(u64, DaskOrder)>,
 }
 
 fn session(id: &str) -> Session {
@@ -43,6 +45,8 @@ impl World {
             ping: String::new(),
             stopped: false,
             buffers: 0,
+            state: EnginesState::default(),
+            dask: vec![],
         };
         world.pass(Duration::ZERO);
         world
@@ -75,22 +79,13 @@ impl World {
                 Action::EngineUp { uuid, number } => self.to_schedulers.push(format!("up {uuid} {number}")),
                 Action::EngineDown { uuid, number } => self.to_schedulers.push(format!("down {uuid} {number}")),
                 Action::Resubmit(message) => self.resubmitted.push(message),
-                Action::Record { id, patch, create } => self.db.merge(&id, patch, create).unwrap(),
+                Action::Record { id, patch, create } => self.db.merge(&id, &patch, create).unwrap(),
                 Action::Db(number, call) => {
-                    let reply = match call {
-                        DbCall::Get(ids) => DbReply::Records(ids.iter().filter_map(|id| self.db.get(id).unwrap()).collect()),
-                        DbCall::Find(query, keys) => DbReply::Records(self.db.find(&query, &keys).unwrap()),
-                        DbCall::History => DbReply::Ids(self.db.history().unwrap()),
-                        DbCall::Remove(ids, queries) => {
-                            self.db.remove(&ids).unwrap();
-                            for query in queries {
-                                self.db.remove_matching(&query).unwrap();
-                            }
-                            DbReply::Removed
-                        }
-                    };
-                    self.hub.handle(self.now(), Event::Db(number, Ok(reply)));
+                    let reply = call.perform(&mut self.db);
+                    self.hub.handle(self.now(), Event::Db(number, reply));
                 }
+                Action::EnginesChanged => self.state = self.hub.engines_state(),
+                Action::Dask(number, order) => self.dask.push((number, order)),
                 Action::Reject(reason) => self.rejected.push(reason),
                 Action::Stop => self.stopped = true,
             }
@@ -113,8 +108,21 @@ impl World {
 
     fn engine(&mut self, uuid: &str) -> u64 {
         let (_, reply) = self.ask("registration_request", json!({"uuid": uuid}));
-        self.event(Event::Pong { uuid: uuid.into(), text: self.ping.clone().into_bytes() });
+        self.pong(uuid);
+        self.welcome(uuid);
         reply["id"].as_u64().unwrap()
+    }
+
+    fn pong(&mut self, uuid: &str) {
+        self.event(Event::Pong { uuid: uuid.into(), text: self.ping.clone().into_bytes() });
+    }
+
+    /// What an engine publishes when somebody listens to its output.
+    fn welcome(&mut self, uuid: &str) {
+        let date = Date::from_unix_us(1_000_000);
+        let parts = session(uuid).compose("iopub_welcome", date, b"{}", b"{}", b"{\"subscription\":\"\"}".to_vec());
+        let message = Arc::new(Multipart::pack(parts.iter().map(Vec::as_slice)));
+        self.event(Event::Copied(Copied { topic: Topic::Iopub, message }));
     }
 
     fn copy(
@@ -168,7 +176,8 @@ fn an_engine_is_registered_at_its_first_pong() {
     let (kind, reply) = world.ask("registration_request", json!({"uuid": "a", "id": 7}));
     assert_eq!((kind.as_str(), &reply["id"], &reply["hb_period"]), ("registration_reply", &json!(7), &json!(1000)));
     assert_eq!(world.queue(), json!({"status": "ok", "unassigned": 0}));
-    world.event(Event::Pong { uuid: b"a".to_vec(), text: world.ping.clone().into_bytes() });
+    world.pong("a");
+    world.welcome("a");
     assert_eq!(world.to_schedulers, ["up a 7"]);
     assert_eq!(world.said.last().unwrap(), &("registration_notification".into(), json!({"id": 7, "uuid": "a"})));
     assert_eq!(world.engine("b"), 8, "numbers are never used twice and jump past those asked for");
@@ -178,12 +187,84 @@ fn an_engine_is_registered_at_its_first_pong() {
 }
 
 #[test]
+fn an_engine_is_there_when_its_output_arrives_too_or_when_it_may_never_say_so() {
+    let mut world = World::new();
+    world.ask("registration_request", json!({"uuid": "new"}));
+    world.pong("new");
+    assert!(world.to_schedulers.is_empty(), "what it prints now could get lost");
+    world.welcome("new");
+    assert_eq!(world.to_schedulers, ["up new 0"]);
+    world.ask("registration_request", json!({"uuid": "old"}));
+    world.pong("old");
+    world.pass(Duration::from_millis(250));
+    assert_eq!(world.to_schedulers, ["up new 0", "up old 1"]);
+}
+
+#[test]
+fn d35_a_restored_engine_is_there_at_once_and_lost_if_it_does_not_answer() {
+    let mut first = World::new();
+    first.engine("a");
+    first.engine("b");
+    let (running, direct) = (first.task(), first.direct("a"));
+    first.track(&running, "b");
+    let waiting = first.task();
+    let mut world = World::new();
+    world.db = std::mem::take(&mut first.db);
+    let state = EnginesState { next_id: 9, ..first.state };
+    world.hub.restore(&state);
+    world.act();
+    assert_eq!(world.to_schedulers, ["up a 0", "up b 1"]);
+    let entry = |queue, tasks| json!({"queue": queue, "completed": 0, "tasks": tasks});
+    assert_eq!(world.queue(), json!({"status": "ok", "unassigned": 1, "0": entry(1, 0), "1": entry(0, 1)}));
+    assert_eq!(world.resubmitted.len(), 1, "what was sent nowhere is sent now");
+    assert_eq!(world.engine("c"), 9, "numbers go on");
+    // The former controller's task ends on an engine that has stayed.
+    world.done(Topic::OutTask, &running, "b", "ok");
+    world.done(Topic::OutTask, &waiting, "b", "ok");
+    for _ in 0..5 {
+        world.pong("b");
+        world.pong("c");
+        world.pass(Duration::from_secs(1));
+    }
+    assert_eq!(world.to_schedulers, ["up a 0", "up b 1", "up c 9", "down a 0"]);
+    let ids = [&running, &waiting, &direct].map(|request| request["msg_id"].clone());
+    let (_, reply) = world.ask("result_request", json!({"msg_ids": ids}));
+    assert_eq!(reply["completed"].as_array().unwrap().len(), 3, "{reply}");
+    assert_eq!(reply[direct["msg_id"].as_str().unwrap()]["result_content"]["ename"], "EngineError");
+}
+
+#[test]
+fn a_dask_scheduler_is_started_only_where_that_is_allowed() {
+    let mut world = World::new();
+    assert_eq!(world.ask("become_dask_request", json!({"scheduler_args": {}})).1["ename"], "PermissionError");
+    let config = HubConfig { allows_dask: true, ..HubConfig::default() };
+    world.hub = Hub::new(config, session("hub"));
+    world.said.clear();
+    let parts = world.client.compose(
+        "become_dask_request",
+        Date::from_unix_us(0),
+        b"{}",
+        b"{}",
+        json!({"scheduler_args": {"port": 1}}).to_string().into_bytes(),
+    );
+    let message = Multipart::pack(std::iter::once(&b"cid"[..]).chain(parts.iter().map(Vec::as_slice)));
+    world.event(Event::Query(Arc::new(message)));
+    let (number, order) = world.dask.pop().unwrap();
+    assert_eq!(order, DaskOrder::Start(json!({"port": 1}).as_object().unwrap().clone()));
+    let address = DaskAddress { ip: "127.0.0.1".into(), address: "tcp://127.0.0.1:1".into(), port: 1 };
+    world.event(Event::Dask(number, Ok(Some(address))));
+    let expected = json!({"status": "ok", "ip": "127.0.0.1", "address": "tcp://127.0.0.1:1", "port": 1});
+    assert_eq!(world.said, [("become_dask_reply".to_owned(), expected)]);
+}
+
+#[test]
 fn d34_a_uuid_that_asks_twice_before_its_first_pong_completes_under_one_number() {
     let mut world = World::new();
     world.ask("registration_request", json!({"uuid": "a"}));
     let (_, again) = world.ask("registration_request", json!({"uuid": "a"}));
     assert_eq!(again["id"], 0);
-    world.event(Event::Pong { uuid: b"a".to_vec(), text: world.ping.clone().into_bytes() });
+    world.pong("a");
+    world.welcome("a");
     assert_eq!(world.to_schedulers, ["up a 0"]);
 }
 
@@ -194,7 +275,8 @@ fn an_engine_may_take_longer_to_start_than_a_live_one_may_be_silent() {
     for _ in 0..20 {
         world.pass(Duration::from_secs(1)); // misses are counted from the first answer on
     }
-    world.event(Event::Pong { uuid: b"slow".to_vec(), text: world.ping.clone().into_bytes() });
+    world.pong("slow");
+    world.welcome("slow");
     assert_eq!(world.to_schedulers, ["up slow 0"]);
 }
 

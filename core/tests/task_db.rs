@@ -1,7 +1,8 @@
 //! One behaviour suite for every store of task records.
 
 use bytes::Bytes;
-use pointsman_core::db::{DbError, Key, Keys, MemoryDb, MemoryLimits, NoDb, Patch, Query, SqliteDb, TaskDb};
+use pointsman_core::date::Date;
+use pointsman_core::db::{DbError, Key, Keys, MemoryDb, MemoryLimits, NoDb, Patch, Query, Retention, SqliteDb, Status, TaskDb};
 use serde_json::{Value, json};
 
 fn query(value: &Value) -> Query {
@@ -25,7 +26,7 @@ fn ids(db: &mut dyn TaskDb, terms: Value) -> Vec<String> {
 /// What every store that keeps anything must do.
 fn behaves(db: &mut dyn TaskDb) {
     for number in [2, 0, 1] {
-        db.merge(&format!("s_1_{number}"), request(number), true).unwrap();
+        db.merge(&format!("s_1_{number}"), &request(number), true).unwrap();
     }
     assert_eq!(db.history().unwrap(), ["s_1_0", "s_1_1", "s_1_2"]);
     assert_eq!(ids(db, json!({})), ["s_1_2", "s_1_0", "s_1_1"], "order of arrival");
@@ -33,8 +34,8 @@ fn behaves(db: &mut dyn TaskDb) {
     // A result fills in the rest; a record that is not there is not made by one.
     let mut result = Patch::default().text(Key::Completed, "2026-11-21T03:01:00Z").text(Key::EngineUuid, "e");
     result.result_buffers = Some(vec![Bytes::from_static(b"out")]);
-    db.merge("s_1_1", result.clone(), false).unwrap();
-    db.merge("ghost", result, false).unwrap();
+    db.merge("s_1_1", &result.clone(), false).unwrap();
+    db.merge("ghost", &result, false).unwrap();
     assert!(db.get("ghost").unwrap().is_none());
     let record = db.get("s_1_1").unwrap().unwrap();
     assert_eq!((record.buffers[0].len(), record.buffers[1].len(), &record.result_buffers[0][..]), (3, 0, &b"out"[..]));
@@ -42,19 +43,28 @@ fn behaves(db: &mut dyn TaskDb) {
 
     // Output may come before the request, and is added up.
     for text in ["one\n", "two"] {
-        db.merge("s_1_7", Patch::default().append(Key::Stdout, text), true).unwrap();
+        db.merge("s_1_7", &Patch::default().append(Key::Stdout, text), true).unwrap();
     }
-    db.merge("s_1_7", request(7), true).unwrap();
+    db.merge("s_1_7", &request(7), true).unwrap();
     let record = db.get("s_1_7").unwrap().unwrap();
     assert_eq!((record.value(Key::Stdout), record.value(Key::Queue)), (json!("one\ntwo"), json!("task")));
-    db.merge("s_1_7", Patch::default().value(Key::Queue, &Value::Null), true).unwrap();
+    db.merge("s_1_7", &Patch::default().value(Key::Queue, &Value::Null), true).unwrap();
     assert_eq!(db.get("s_1_7").unwrap().unwrap().value(Key::Queue), json!("task"), "null does not overwrite");
 
     // Display data, results and errors come back as the objects they were.
     let display = json!({"data": {"text/plain": "1"}});
-    db.merge("s_1_7", Patch::default().value(Key::DisplayData, &display).value(Key::Error, &display), true).unwrap();
+    db.merge("s_1_7", &Patch::default().value(Key::DisplayData, &display).value(Key::Error, &display), true).unwrap();
     let record = db.get("s_1_7").unwrap().unwrap();
     assert_eq!((record.value(Key::DisplayData), record.value(Key::Error)), (display.clone(), display));
+
+    // Labels are any JSON, and come back as they were.
+    for (number, label) in [json!("plain"), json!("{\"like\": \"json\"}"), json!(5), json!(true), json!([1, "two"])].iter().enumerate() {
+        let id = format!("labelled_1_{number}");
+        db.merge(&id, &Patch::default().value(Key::Label, label), true).unwrap();
+        assert_eq!(&db.get(&id).unwrap().unwrap().value(Key::Label), label);
+        assert_eq!(ids(db, json!({"label": label, "msg_id": {"$glob": "labelled*"}})), [id.clone()]);
+        db.remove(&[id]).unwrap();
+    }
 
     assert_eq!(ids(db, json!({"submitted": {"$gt": "2026-11-21T03:00:01Z"}})), ["s_1_2", "s_1_7"]);
     assert_eq!(ids(db, json!({"completed": null, "queue": "task"})), ["s_1_2", "s_1_0", "s_1_7"]);
@@ -68,13 +78,52 @@ fn behaves(db: &mut dyn TaskDb) {
     let shown: Value = serde_json::from_slice(&text).unwrap();
     assert_eq!((&shown["msg_id"], &shown["label"]), (&json!("s_1_1"), &json!({"n": 1})));
 
+    // Every operator, on every kind of value, gives what the query language says: the stores differ in speed only.
+    for (terms, expected) in [
+        (json!({"stdout": {"$ne": ""}}), vec!["s_1_7"]),
+        (json!({"queue": {"$nin": ["mux"]}, "stdout": "one\ntwo"}), vec!["s_1_7"]),
+        (json!({"started": {"$exists": true}}), vec![]),
+        (json!({"engine_uuid": null, "completed": {"$exists": false}}), vec!["s_1_2", "s_1_0", "s_1_7"]),
+        (json!({"completed": {"$lte": "2026-11-21T04:01:00+01:00"}}), vec!["s_1_1"]),
+        (json!({"submitted": {"$gte": "2026-11-21T03:00:01Z", "$lt": "2026-11-21T03:00:02Z"}}), vec!["s_1_1"]),
+        (json!({"queue": {"$all": [["task", "mux"]]}, "msg_id": "s_1_0"}), vec!["s_1_0"]),
+        (json!({"client_uuid": "' OR 1=1 --"}), vec![]),
+    ] {
+        assert_eq!(ids(db, terms.clone()), expected, "{terms}");
+    }
+
     assert_eq!(db.remove_matching(&Query::completed_by("other")).unwrap(), 0);
     assert_eq!(db.remove_matching(&Query::completed_by("e")).unwrap(), 1);
     db.remove(&[]).unwrap();
     db.remove(&["s_1_0".into(), "nobody".into()]).unwrap();
     assert_eq!(ids(db, json!({})), ["s_1_2", "s_1_7"]);
     db.flush().unwrap();
-    db.merge("s_1_8", request(8), true).unwrap();
+
+    // Retention: the oldest of those that a rule speaks of, in bounded steps.
+    for number in 20..40 {
+        let id = format!("r_1_{number}");
+        db.merge(&id, &request(number), true).unwrap();
+        let status = if number % 2 == 0 { "ok" } else { "error" };
+        let mut result = Patch::default()
+            .text(Key::Completed, &format!("2026-11-21T03:02:{number}Z"))
+            .value(Key::ResultContent, &json!({"status": status}));
+        result.result_buffers = Some(vec![Bytes::from(vec![1; 100])]);
+        db.merge(&id, &result, false).unwrap();
+    }
+    let now = Date::parse("2026-11-21T03:03:00Z").unwrap();
+    let ok = Retention { status: Some(Status::Ok), max_records: Some(3), ..Retention::default() };
+    let error = Retention { status: Some(Status::Error), max_age_s: Some(24.0), ..Retention::default() };
+    assert_eq!(db.expire(&[ok, error], now, 5).unwrap(), 5);
+    assert_eq!(db.expire(&[ok, error], now, 100).unwrap(), 10);
+    assert_eq!(ids(db, json!({"msg_id": {"$glob": "r_*"}})), ["r_1_34", "r_1_36", "r_1_37", "r_1_38", "r_1_39"]);
+    assert_eq!(db.expire(&[ok, error], now, 100).unwrap(), 0);
+    let bytes = Retention { max_bytes: Some(0), ..Retention::default() };
+    assert_eq!(db.expire(&[bytes], now, 100).unwrap(), 5);
+    assert_eq!(ids(db, json!({})), ["s_1_2", "s_1_7"], "what is pending stays");
+    db.flush().unwrap();
+    db.compact().unwrap();
+
+    db.merge("s_1_8", &request(8), true).unwrap();
     db.flush().unwrap();
 }
 
@@ -98,28 +147,28 @@ fn sqlite_behaves_and_remembers() {
 fn memory_drops_the_oldest_and_does_not_bring_them_back() {
     let mut db = MemoryDb::new(MemoryLimits { record_limit: 10, size_limit_bytes: 1000, cull_fraction: 0.2 });
     for number in 0..11 {
-        db.merge(&format!("s_1_{number}"), request(number), true).unwrap();
+        db.merge(&format!("s_1_{number}"), &request(number), true).unwrap();
     }
     assert_eq!(db.history().unwrap().len(), 9);
     let late = || Patch::default().append(Key::Stdout, "late");
-    db.merge("s_1_0", late(), true).unwrap();
+    db.merge("s_1_0", &late(), true).unwrap();
     assert!(db.get("s_1_0").unwrap().is_none());
     // Records of output alone are dropped like others, and never starve those of tasks.
     for number in 0..30 {
-        db.merge(&format!("print_1_{number}"), late(), true).unwrap();
+        db.merge(&format!("print_1_{number}"), &late(), true).unwrap();
     }
-    db.merge("s_1_99", request(50), true).unwrap();
+    db.merge("s_1_99", &request(50), true).unwrap();
     assert!(db.get("s_1_99").unwrap().is_some());
     let mut big = request(51);
     big.buffers = Some(vec![Bytes::from(vec![0; 1001])]);
-    db.merge("s_1_100", big, true).unwrap();
+    db.merge("s_1_100", &big, true).unwrap();
     assert!(db.history().unwrap().is_empty(), "buffers beyond the limit are not kept");
 }
 
 #[test]
 fn no_store_says_so() {
     let mut db = NoDb;
-    db.merge("s", request(1), true).unwrap();
+    db.merge("s", &request(1), true).unwrap();
     assert!(matches!(db.get("s"), Err(DbError::NoData)));
     assert_eq!(db.history().unwrap_err().ename(), "NoData");
     db.remove(&["s".into()]).unwrap();

@@ -30,9 +30,13 @@ Runs a controller for IPython Parallel engines and clients. Takes ipcontroller's
   --hwm N                most tasks in flight on an engine, 0 for no limit (1)
   --profile NAME, --profile-dir DIR, --ipython-dir DIR, --cluster-id ID
                          where connection files go and what they are called
-  --dictdb, --sqlitedb, --nodb
-                         task records in memory, in SQLite, nowhere
+  --dictdb, --sqlitedb, --mongodb, --nodb
+                         task records in memory, in SQLite, in MongoDB (builds with that feature), nowhere
   --reuse                keep the connection files, and take addresses and key from them
+  --restore              --reuse, and take over the engines and unfinished tasks of the controller before
+  --enable-curve         encrypt everything (builds with libsodium)
+  --allow-plaintext      listen for other machines without that: signed, but readable on the way
+  --allow-dask           let clients start a Dask scheduler (Client.become_dask)
   --no-secure, --secure  without a key, with a new one
   --ident, --user, --keyfile
                          session id, user name, file with the key

@@ -81,6 +81,9 @@ const FLAGS: &[(&str, &[(&str, &str)])] = &[
     ("debug", &[("IPController.log_level", "10")]),
     ("quiet", &[("IPController.log_level", "50")]),
     ("log-to-file", &[("IPController.log_to_file", "True")]),
+    ("enable-curve", &[("IPController.enable_curve", "True")]),
+    ("allow-plaintext", &[("IPController.allow_plaintext", "True")]),
+    ("allow-dask", &[("IPController.allow_dask", "True")]),
 ];
 
 /// Reads a command line of ipcontroller's, and the files that it and the profile name. `env` is how variables are looked up.
@@ -132,9 +135,15 @@ pub fn read_arguments(args: &[String], env: &dyn Fn(&str) -> Option<String>) -> 
     if read.config.session.key.is_none() {
         read.config.session.key = env("IPP_SESSION_KEY");
     }
-    if env("IPP_ENABLE_CURVE").is_some_and(|value| !matches!(value.as_str(), "" | "0")) {
-        return Err(no_curve("IPP_ENABLE_CURVE".into()));
+    let set = |name: &str| env(name).filter(|value| !value.is_empty());
+    let is_on = |name: &str| set(name).is_some_and(|value| value != "0");
+    let curve = &mut read.config.curve;
+    curve.enabled |= is_on("IPP_ENABLE_CURVE");
+    if curve.public_key.is_none() && curve.secret_key.is_none() {
+        curve.public_key = set("IPP_CURVE_PUBLICKEY");
+        curve.secret_key = set("IPP_CURVE_SECRETKEY");
     }
+    read.config.controller.allow_plaintext |= is_on("POINTSMAN_ALLOW_PLAINTEXT");
     Ok(read)
 }
 
@@ -256,10 +265,6 @@ fn wrong(setting: &Setting, reason: &str) -> ConfigError {
     ConfigError::Value { setting: setting.origin.clone(), reason: format!("{reason}, not {}", setting.value) }
 }
 
-fn no_curve(setting: String) -> ConfigError {
-    ConfigError::Value { setting, reason: "CURVE encryption is not available in this version; messages are signed".into() }
-}
-
 fn text(setting: &Setting) -> Result<String, ConfigError> {
     match &setting.value {
         Value::String(text) => Ok(text.clone()),
@@ -348,12 +353,8 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
         ("IPController", "engine_ssh_server") => controller.engine_ssh = text(setting)?,
         ("IPController", "reuse_files") => controller.reuse = truth(setting)?,
         ("IPController", "restore_engines") => {
-            if truth(setting)? {
-                read.warnings.push(format!(
-                    "{}: engines are not restored in this version; addresses and key are reused, engines must be started again",
-                    setting.origin
-                ));
-            }
+            controller.restore = truth(setting)?;
+            controller.reuse |= controller.restore;
         }
         ("IPController", "registration_timeout") => controller.registration_timeout_s = number(setting)?,
         ("IPController", "broadcast_scheduler_depth") => config.broadcast.depth = number(setting)?,
@@ -371,17 +372,19 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
                 "DictDB" => Store::Memory,
                 "SQLiteDB" => Store::Sqlite,
                 "NoDB" => Store::None,
-                "MongoDB" => {
-                    return Err(wrong(setting, "records in MongoDB are not available in this version: use SQLiteDB or DictDB"));
-                }
-                _ => return Err(wrong(setting, "expected DictDB, SQLiteDB or NoDB")),
+                "MongoDB" => Store::Mongodb,
+                _ => return Err(wrong(setting, "expected DictDB, SQLiteDB, MongoDB or NoDB")),
             };
         }
-        ("IPController", "enable_curve") => {
-            if truth(setting)? {
-                return Err(no_curve(setting.origin.clone()));
-            }
-        }
+        ("IPController", "enable_curve") => config.curve.enabled = truth(setting)?,
+        ("IPController", "curve_publickey") => config.curve.public_key = Some(text(setting)?).filter(|key| !key.is_empty()),
+        ("IPController", "curve_secretkey") => config.curve.secret_key = Some(text(setting)?).filter(|key| !key.is_empty()),
+        ("IPController", "allow_plaintext") => controller.allow_plaintext = truth(setting)?,
+        ("IPController", "allow_dask") => config.dask.allow = truth(setting)?,
+        ("MongoDB", "database") => config.records.mongodb.database = text(setting)?,
+        ("MongoDB", "connection_args") => mongo_args(setting, &mut config.records.mongodb.uri)?,
+        ("MongoDB", "connection_kwargs") => mongo_kwargs(setting, &mut config.records.mongodb.uri)?,
+        ("MongoDB", "uri") => config.records.mongodb.uri = text(setting)?,
         ("HeartMonitor", "period") => config.heartbeat.period_ms = number(setting)?,
         ("HeartMonitor", "max_heartmonitor_misses") => config.heartbeat.max_misses = number(setting)?,
         ("TaskScheduler", "scheme_name") => {
@@ -408,13 +411,59 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
         (_, name) if WITHOUT_MEANING.contains(&name) => {}
         ("Session", _) => {}
         // Config files of a profile also speak to clients, engines, launchers and shells.
-        (class, _) if !matches!(class, "IPController" | "HeartMonitor" | "TaskScheduler" | "DictDB" | "SQLiteDB") => {
+        (class, _) if !matches!(class, "IPController" | "HeartMonitor" | "TaskScheduler" | "DictDB" | "SQLiteDB" | "MongoDB") => {
             if setting.origin.starts_with("--") {
                 read.warnings.push(format!("{}: no such setting here; ignored", setting.origin));
             }
         }
         _ => read.warnings.push(format!("{}: no such setting here; ignored", setting.origin)),
     }
+    Ok(())
+}
+
+/// pymongo's positional arguments: a host or URI, and perhaps a port.
+fn mongo_args(setting: &Setting, uri: &mut String) -> Result<(), ConfigError> {
+    let list = match &setting.value {
+        Value::Array(list) => list.clone(),
+        Value::String(text) => literal::parse(text).and_then(|value| value.as_array().cloned()).unwrap_or_else(|| vec![text.as_str().into()]),
+        _ => return Err(wrong(setting, "expected a list")),
+    };
+    match list.as_slice() {
+        [] => Ok(()),
+        [Value::String(host)] if host.contains("://") => {
+            host.clone_into(uri);
+            Ok(())
+        }
+        [Value::String(host)] => {
+            *uri = format!("mongodb://{host}");
+            Ok(())
+        }
+        [Value::String(host), port] if !host.contains("://") && port.is_u64() => {
+            *uri = format!("mongodb://{host}:{port}");
+            Ok(())
+        }
+        _ => Err(wrong(setting, "expected [host], [host, port] or [uri]; anything else goes into records.mongodb.uri of pointsman.toml")),
+    }
+}
+
+/// pymongo's keyword arguments that say where.
+fn mongo_kwargs(setting: &Setting, uri: &mut String) -> Result<(), ConfigError> {
+    let parsed = match &setting.value {
+        Value::String(text) => literal::parse(text),
+        other => Some(other.clone()),
+    };
+    let Some(Value::Object(arguments)) = parsed else { return Err(wrong(setting, "expected a dict")) };
+    let unknown = arguments.keys().find(|name| !matches!(name.as_str(), "host" | "port"));
+    if let Some(unknown) = unknown {
+        let reason = format!("{unknown}: only host and port are taken from here; put the rest into records.mongodb.uri of pointsman.toml");
+        return Err(ConfigError::Value { setting: setting.origin.clone(), reason });
+    }
+    let host = arguments.get("host").and_then(Value::as_str).unwrap_or("localhost");
+    *uri = match arguments.get("port").and_then(Value::as_u64) {
+        _ if host.contains("://") => host.to_owned(),
+        Some(port) => format!("mongodb://{host}:{port}"),
+        None => format!("mongodb://{host}"),
+    };
     Ok(())
 }
 
@@ -484,7 +533,7 @@ mod tests {
         let warnings = read(&["--shceme=lru", "--IPController.colour=red"], folder.path()).unwrap().warnings;
         assert!(warnings[0].contains("did you mean --scheme?") && warnings[1].contains("IPController.colour"), "{warnings:?}");
         assert!(matches!(read(&["-x"], folder.path()), Err(ConfigError::Option(_))));
-        for line in ["--ping=soon", "--hwm=-1", "--transport=carrier-pigeon", "--mongodb", "--Session.packer=pickle"] {
+        for line in ["--ping=soon", "--hwm=-1", "--transport=carrier-pigeon", "--MongoDB.connection_kwargs={'tls': True}", "--Session.packer=pickle"] {
             let error = read(&[line], folder.path()).unwrap_err().to_string();
             assert!(error.starts_with(line.split('=').next().unwrap()), "{error}");
         }

@@ -7,7 +7,7 @@ mod toml_file;
 
 use std::path::PathBuf;
 
-use pointsman_core::db::MemoryLimits;
+use pointsman_core::db::{MemoryLimits, Retention};
 use pointsman_policies::SchemeSpec;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,10 @@ pub struct Config {
     pub broadcast: Broadcast,
     /// Task records.
     pub records: Records,
+    /// Encryption.
+    pub curve: Curve,
+    /// A Dask scheduler on clients' request.
+    pub dask: Dask,
     /// Messages' signatures and names.
     pub session: SessionConfig,
     /// Log lines.
@@ -62,6 +66,10 @@ pub struct Controller {
     pub engine_ssh: String,
     /// Keep the connection files at the end, and take addresses and key from them at the start.
     pub reuse: bool,
+    /// Take over the engines and the unfinished tasks of the controller before; needs `reuse`.
+    pub restore: bool,
+    /// Listen for other machines without encryption: messages are signed, and whoever sees the network can read them.
+    pub allow_plaintext: bool,
     /// Folder with the profile.
     pub profile_dir: Option<PathBuf>,
     /// Name of the profile, if its folder is not given.
@@ -106,6 +114,8 @@ impl Default for Controller {
             ssh: String::new(),
             engine_ssh: String::new(),
             reuse: false,
+            restore: false,
+            allow_plaintext: false,
             profile_dir: None,
             profile: None,
             ipython_dir: None,
@@ -190,6 +200,11 @@ pub struct Records {
     pub memory: MemoryLimits,
     /// The store in SQLite.
     pub sqlite: Sqlite,
+    /// The store in MongoDB.
+    pub mongodb: Mongo,
+    /// Which completed records are dropped when: any number of rules, `[[records.retention]]` in TOML. What is pending always stays.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub retention: Vec<Retention>,
 }
 
 /// Where task records are kept.
@@ -201,8 +216,26 @@ pub enum Store {
     Memory,
     /// In a file.
     Sqlite,
+    /// In MongoDB; needs a build with the feature `mongodb`.
+    Mongodb,
     /// Nowhere.
     None,
+}
+
+/// The store in MongoDB.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mongo {
+    /// Where it is, `mongodb://user:password@host:port/?option=value`.
+    pub uri: String,
+    /// Database name.
+    pub database: String,
+}
+
+impl Default for Mongo {
+    fn default() -> Self {
+        Mongo { uri: "mongodb://localhost:27017".into(), database: "ipython-tasks".into() }
+    }
 }
 
 /// The store in SQLite.
@@ -220,6 +253,38 @@ pub struct Sqlite {
 impl Default for Sqlite {
     fn default() -> Self {
         Sqlite { filename: "tasks.db".into(), location: None, table: "ipython-tasks".into() }
+    }
+}
+
+/// Encryption by CURVE.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Curve {
+    /// Encrypt everything; needs a build with libsodium.
+    pub enabled: bool,
+    /// The controller's public key, 40 Z85 characters. Made at the first start and kept in the profile by default.
+    pub public_key: Option<String>,
+    /// Its secret key, of the same form.
+    pub secret_key: Option<String>,
+    /// Public keys of clients and engines that may connect; anybody who knows the controller's public key by default.
+    pub allowed_keys: Vec<String>,
+}
+
+/// A Dask scheduler on clients' request (`Client.become_dask`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dask {
+    /// Whether clients may start one.
+    pub allow: bool,
+    /// The program that is one, with its first arguments.
+    pub command: Vec<String>,
+    /// How long it may take to listen.
+    pub timeout_ms: u64,
+}
+
+impl Default for Dask {
+    fn default() -> Self {
+        Dask { allow: false, command: vec!["dask".into(), "scheduler".into()], timeout_ms: 30_000 }
     }
 }
 

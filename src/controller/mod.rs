@@ -1,6 +1,9 @@
 //! A controller assembled: sockets bound, machines on their threads, connection files written last, and everything taken down again.
 //! If any part dies the whole process ends with a reason: there is no half-alive controller.
 
+mod curve;
+mod dask;
+mod open_files;
 mod ports;
 mod supervise;
 mod taps;
@@ -13,8 +16,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use pointsman_core::connection_file::{ClientFile, Common, EngineFile, to_text};
 use pointsman_core::db::{MemoryDb, NoDb, SqliteDb, TaskDb};
-use pointsman_core::hub::driver::{self as hub_driver, HubInput, HubSockets, Outlet};
-use pointsman_core::hub::{Hub, HubConfig};
+use pointsman_core::hub::driver::{self as hub_driver, HubInput, HubSockets, Outlet, Records};
+use pointsman_core::hub::{DaskOrder, EnginesState, Hub, HubConfig};
 use pointsman_core::net::files::{RemoveOnDrop, read_json, write_atomically};
 use pointsman_core::net::{Mailbox, Outbox, fresh_id};
 use pointsman_core::relay::{Command, NoTap, Pairing, Relay};
@@ -25,6 +28,8 @@ use pointsman_schedulers::live::{BroadcastInput, BroadcastSockets, TaskInput, Ta
 use pointsman_schedulers::task::{Limits, TaskScheduler};
 
 use crate::config::{Config, Store, Transport};
+use curve::{CurveServer, Gate};
+use dask::{DaskInput, DaskKeeper};
 use ports::{Binder, Side};
 use supervise::Crew;
 pub use supervise::{Ending, Stopper};
@@ -59,6 +64,7 @@ impl Controller {
         let seed = config.scheduler.seed.unwrap_or_else(|| u64::from_str_radix(&fresh_id()[..8], 16).unwrap_or(0));
         tracing::info!("scheme {spec}, hwm {hwm}, seed {seed} ({})", pointsman_policies::Rng::NAME);
 
+        let room_for_engines = open_files::raise_limit();
         let security = prepare_profile(config)?;
         let (client_path, engine_path) = file_paths(config, &security);
         let former = if config.controller.reuse { reusable(&client_path, &engine_path) } else { None };
@@ -72,8 +78,13 @@ impl Controller {
         let session = |id: String| Session::new(signer.clone(), id, username.clone(), std::process::id());
 
         let context = zmq::Context::new();
-        context.set_io_threads(1)?;
-        let mut binder = Binder::new(&context, config, former.as_ref())?;
+        let curve_keys = curve::key_file(&security, config.controller.cluster_id.as_deref());
+        let curve = CurveServer::new(&config.curve, &curve_keys)?;
+        // Encryption is the I/O threads' work, and most of it.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        context.set_io_threads(if curve.is_some() || cores >= 4 { 2 } else { 1 })?;
+        let gate = Gate::new(&context, &config.curve)?;
+        let mut binder = Binder::new(&context, config, former.as_ref(), curve.as_ref())?;
         let query_clients = binder.bind(Side::Shared, "registration", zmq::ROUTER)?;
         let query_engines = binder.bind_registration_for_engines(query_clients.1)?;
         let control_out = binder.bind(Side::Engine, "control", zmq::ROUTER)?;
@@ -107,7 +118,7 @@ impl Controller {
             task: ports[3],
             iopub: ports[4],
             key: key.clone(),
-            curve_serverkey: None,
+            curve_serverkey: curve.as_ref().map(|curve| curve.public_key().to_owned()),
             pack: "json".into(),
             unpack: "json".into(),
             signature_scheme: "hmac-sha256".into(),
@@ -146,6 +157,7 @@ impl Controller {
                 Some((_, engine)) => serde_json::to_value(engine)?,
                 None => serde_json::json!({}),
             },
+            allows_dask: config.dask.allow,
             keeps_records: config.records.store != Store::None,
         };
         let limits = Limits {
@@ -155,7 +167,10 @@ impl Controller {
             queued_bytes: config.scheduler.max_queued_bytes,
             ..Limits::default()
         };
-        let db = open_records(config)?;
+        if let Some(empty) = config.records.retention.iter().find(|rule| rule.is_empty()) {
+            bail!("records.retention: a rule limits nothing ({empty:?}): give max_age_s, max_records or max_bytes");
+        }
+        let records = Records { db: open_records(config)?, retention: config.records.retention.clone() };
 
         let mut crew = Crew::new()?;
         let (hub_outbox, hub_mailbox) = Mailbox::<HubInput>::new(HUB_BACKLOG.0, HUB_BACKLOG.1)?;
@@ -194,18 +209,57 @@ impl Controller {
         });
         crew.start("broadcast", stop, move || Ok(run_broadcast(tree, sockets, &tree_mailbox)?))?;
 
-        let hub = Hub::new(hub_config, session(config.session.ident.clone().unwrap_or_else(fresh_id)));
+        if let Some(gate) = gate {
+            let (outbox, mailbox) = Mailbox::new(1, usize::MAX)?;
+            let stop = Box::new(move || {
+                outbox.send_always(());
+            });
+            crew.start("gate", stop, move || gate.serve(&mailbox))?;
+        }
+        let dask = if config.dask.allow {
+            let (outbox, mailbox) = Mailbox::new(64, usize::MAX)?;
+            let stop = outbox.clone();
+            let stop = Box::new(move || {
+                stop.send_always(DaskInput::Stop);
+            });
+            let host = Some(binder.engine_ip()).filter(|ip| is_loopback(ip)).map(str::to_owned);
+            let mut keeper = DaskKeeper::new(config.dask.clone(), host, hub_outbox.clone());
+            crew.start("dask", stop, move || {
+                keeper.serve(&mailbox);
+                Ok(())
+            })?;
+            Some(outbox)
+        } else {
+            None
+        };
+
+        let mut hub = Hub::new(hub_config, session(config.session.ident.clone().unwrap_or_else(fresh_id)));
         let queries = std::iter::once(query_clients.0).chain(query_engines).collect();
         let sockets = HubSockets { queries, notifications: notifications.0, ping: ping.0, pong: pong.0 };
-        let (stop, to_self) = (hub_outbox.clone(), hub_outbox);
+        let (stop, to_self) = (hub_outbox.clone(), hub_outbox.clone());
         let stop = Box::new(move || {
             stop.send_always(HubInput::Stop);
         });
-        let mut outlet = Schedulers { tasks: tasks_outbox, tree: tree_outbox };
+        let state_path = engines_path(config);
+        if config.controller.restore && former.is_some() {
+            match read_json(&state_path) {
+                Ok(state) => hub.restore(&state),
+                Err(error) => tracing::warn!("no engines to restore: {error}"),
+            }
+        }
+        let mut outlet = Schedulers {
+            tasks: tasks_outbox,
+            tree: tree_outbox,
+            dask,
+            to_hub: hub_outbox.clone(),
+            state_path,
+            live: 0,
+            room_for_engines,
+        };
         let listening = Arc::new(AtomicBool::new(false));
         let started = listening;
         crew.start_main("hub", stop, move || {
-            Ok(hub_driver::run(hub, sockets, &hub_mailbox, to_self, db, &mut outlet, &started)?)
+            Ok(hub_driver::run(hub, sockets, &hub_mailbox, to_self, records, &mut outlet, &started)?)
         })?;
 
         let mut files = RemoveOnDrop::default();
@@ -263,15 +317,27 @@ impl Controller {
 struct Schedulers {
     tasks: Outbox<TaskInput>,
     tree: Outbox<BroadcastInput>,
+    dask: Option<Outbox<DaskInput>>,
+    to_hub: Outbox<HubInput>,
+    state_path: PathBuf,
+    live: u64,
+    room_for_engines: u64,
 }
 
 impl Outlet for Schedulers {
     fn engine_up(&mut self, uuid: &str, number: u64) {
         self.tasks.send_always(TaskInput::EngineUp(uuid.into()));
         self.tree.send_always(BroadcastInput::EngineUp(uuid.into(), number));
+        self.live += 1;
+        // Said before it is too late: beyond the limit connections are refused without a word.
+        if self.live * 10 >= self.room_for_engines * 9 && self.live.is_power_of_two() || self.live == self.room_for_engines {
+            let needed = open_files::needed(self.live * 2);
+            tracing::warn!("{} engines, and files for {}: for twice as many set `ulimit -Hn {needed}`", self.live, self.room_for_engines);
+        }
     }
 
     fn engine_down(&mut self, uuid: &str, _number: u64) {
+        self.live = self.live.saturating_sub(1);
         self.tasks.send_always(TaskInput::EngineDown(uuid.into()));
         self.tree.send_always(BroadcastInput::EngineDown(uuid.into()));
     }
@@ -279,6 +345,26 @@ impl Outlet for Schedulers {
     fn resubmit(&mut self, request: Arc<Multipart>) {
         self.tasks.send_always(TaskInput::Resubmit(request));
     }
+
+    fn dask(&mut self, number: u64, order: DaskOrder) {
+        let sent = self.dask.as_ref().is_some_and(|dask| dask.send(DaskInput::Order(number, order), 0));
+        if !sent {
+            self.to_hub.send_always(HubInput::Dask(number, Err("too many such requests are waiting".into())));
+        }
+    }
+
+    fn engines_changed(&mut self, state: &EnginesState) {
+        let text = serde_json::to_string(state).unwrap_or_default();
+        if let Err(error) = write_atomically(&self.state_path, &text) {
+            tracing::warn!("{}: engines could not be restored from it: {error}", self.state_path.display());
+        }
+    }
+}
+
+/// Where the engines are written down for the next controller (PROTOCOL: connection files, `--restore`).
+fn engines_path(config: &Config) -> PathBuf {
+    let id = config.controller.cluster_id.as_deref().unwrap_or_default();
+    config.controller.profile_dir.clone().unwrap_or_default().join("log").join(format!("engines{id}.json"))
 }
 
 /// Makes the profile's folders and returns the one for connection files.
@@ -334,6 +420,14 @@ fn open_records(config: &Config) -> anyhow::Result<Box<dyn TaskDb>> {
     Ok(match records.store {
         Store::Memory => Box::new(MemoryDb::new(records.memory)),
         Store::None => Box::new(NoDb),
+        #[cfg(feature = "mongodb")]
+        Store::Mongodb => {
+            Box::new(pointsman_core::db::MongoDb::open(&records.mongodb.uri, &records.mongodb.database)?)
+        }
+        #[cfg(not(feature = "mongodb"))]
+        Store::Mongodb => bail!(
+            "records.store: this program was built without MongoDB: build it with `--features mongodb`, or use sqlite or memory"
+        ),
         Store::Sqlite => {
             let folder = records.sqlite.location.clone().or_else(|| config.controller.profile_dir.clone()).unwrap_or_default();
             Box::new(SqliteDb::open(&folder.join(&records.sqlite.filename), &records.sqlite.table)?)
@@ -341,13 +435,24 @@ fn open_records(config: &Config) -> anyhow::Result<Box<dyn TaskDb>> {
     })
 }
 
+/// Whether only this machine can reach an address.
+fn is_loopback(ip: &str) -> bool {
+    ip == "localhost" || ip.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+}
+
 /// Refuses what would listen to strangers by mistake, before anything is bound.
-fn check_interface(transport: Transport, ip: &str) -> anyhow::Result<()> {
+fn check_interface(transport: Transport, ip: &str, may_be_remote: bool) -> anyhow::Result<()> {
     if ip.is_empty() || ip.contains("://") {
         bail!("controller.ip: '{ip}' is not an address: give a host or IP for tcp, a path for ipc");
     }
     if transport == Transport::Ipc && ip == "127.0.0.1" {
         bail!("controller.ip: with transport ipc this is the path of the sockets, such as /tmp/cluster");
+    }
+    if transport == Transport::Tcp && !is_loopback(ip) && !may_be_remote {
+        bail!(
+            "controller.ip: on {ip} other machines could read all traffic on its way: encrypt it with --enable-curve, or say that your \
+             network is trusted with --allow-plaintext (controller.allow_plaintext in pointsman.toml, POINTSMAN_ALLOW_PLAINTEXT=1)"
+        );
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use pointsman_core::connection_file::{ClientFile, Common, EngineFile};
 
 use super::check_interface;
+use super::curve::CurveServer;
 use crate::config::{Config, Transport};
 
 /// Whose socket it is.
@@ -22,6 +23,7 @@ pub(super) enum Side {
 /// Binds sockets one after the other.
 pub(super) struct Binder<'a> {
     context: &'a zmq::Context,
+    curve: Option<&'a CurveServer>,
     transport: Transport,
     client_ip: String,
     engine_ip: String,
@@ -39,6 +41,7 @@ impl<'a> Binder<'a> {
         context: &'a zmq::Context,
         config: &Config,
         former: Option<&'a (ClientFile, EngineFile)>,
+        curve: Option<&'a CurveServer>,
     ) -> anyhow::Result<Self> {
         let controller = &config.controller;
         let mut transport = controller.transport;
@@ -55,10 +58,11 @@ impl<'a> Binder<'a> {
         }
         let [client_ip, engine_ip] = ips;
         for ip in [&client_ip, &engine_ip] {
-            check_interface(transport, ip)?;
+            check_interface(transport, ip, curve.is_some() || controller.allow_plaintext)?;
         }
         Ok(Binder {
             context,
+            curve,
             transport,
             client_ip,
             engine_ip,
@@ -79,6 +83,11 @@ impl<'a> Binder<'a> {
             Transport::Tcp => format!("tcp://{ip}"),
             Transport::Ipc => format!("ipc://{ip}"),
         }
+    }
+
+    /// Where engines connect.
+    pub(super) fn engine_ip(&self) -> &str {
+        &self.engine_ip
     }
 
     /// Binds a socket of a channel and returns it with its port.
@@ -114,6 +123,9 @@ impl<'a> Binder<'a> {
         };
         if let Some(name) = name {
             socket.set_identity(name.as_bytes())?;
+        }
+        if let Some(curve) = self.curve {
+            curve.arm(&socket)?;
         }
         Ok(socket)
     }

@@ -6,8 +6,9 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use super::{DbError, Key, Keys, Patch, Query, Record, TaskDb};
+use super::{DbError, Ended, Key, Keys, Patch, Query, Record, TaskDb};
 use crate::Ledger;
+use crate::date::Date;
 
 /// When records are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,7 +70,7 @@ impl MemoryDb {
 }
 
 impl TaskDb for MemoryDb {
-    fn merge(&mut self, id: &str, patch: Patch, create: bool) -> Result<(), DbError> {
+    fn merge(&mut self, id: &str, patch: &Patch, create: bool) -> Result<(), DbError> {
         let arrival = match self.arrivals.get(id) {
             Some(&arrival) => arrival,
             None if !create || self.culled.get(id) != 0 => return Ok(()),
@@ -117,5 +118,20 @@ impl TaskDb for MemoryDb {
             }
         }
         Ok(())
+    }
+
+    fn ended(&mut self) -> Result<Vec<Ended>, DbError> {
+        let completed = self.records.values().filter(|record| record.json(Key::Completed).is_some());
+        let mut ended: Vec<Ended> = completed
+            .map(|record| Ended {
+                id: record.id.clone(),
+                completed: record.value(Key::Completed).as_str().and_then(Date::parse),
+                bytes: record.size_bytes() as u64,
+                status: record.status(),
+            })
+            .collect();
+        ended.reverse();
+        ended.sort_by_key(|record| std::cmp::Reverse(record.completed));
+        Ok(ended)
     }
 }

@@ -2,16 +2,24 @@
 //! code for all of them; a store that can do better does so, but never differently.
 
 mod memory;
+#[cfg(feature = "mongodb")]
+mod mongo;
 mod query;
 mod record;
+mod retention;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 pub use memory::{MemoryDb, MemoryLimits};
-pub use query::{Query, QueryError};
+#[cfg(feature = "mongodb")]
+pub use mongo::MongoDb;
+pub use query::{Necessary, Query, QueryError};
 pub use record::{Key, Patch, Record};
+pub use retention::{Ended, Retention, Status};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteDb;
+
+use crate::date::Date;
 
 /// Why a store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -22,10 +30,19 @@ pub enum DbError {
     /// A query that makes no sense; `kind` is the exception name for clients.
     #[error(transparent)]
     Query(#[from] QueryError),
+    /// The store can not be reached or is locked by somebody else: the same call may succeed later.
+    #[error("task records, for now: {0}")]
+    Busy(String),
     /// The store itself failed.
     #[error("task records: {0}")]
     Store(String),
+    /// The answer would be larger than anything a client can have meant.
+    #[error("the answer would have more than {0} bytes: ask for fewer records or fewer keys")]
+    TooMuch(usize),
 }
+
+/// The most bytes of records that one answer may have.
+pub const MAX_ANSWER_BYTES: usize = 1 << 30;
 
 impl DbError {
     /// The exception name that clients see.
@@ -33,7 +50,8 @@ impl DbError {
         match self {
             DbError::NoData => "NoData",
             DbError::Query(error) => error.ename(),
-            DbError::Store(_) => "OSError",
+            DbError::Busy(_) | DbError::Store(_) => "OSError",
+            DbError::TooMuch(_) => "MemoryError",
         }
     }
 }
@@ -54,8 +72,8 @@ pub trait TaskDb: Send {
     /// Merges `patch` into the record of `id`. Without such a record one is made if `create`, else nothing happens.
     ///
     /// # Errors
-    /// If the store fails.
-    fn merge(&mut self, id: &str, patch: Patch, create: bool) -> Result<(), DbError>;
+    /// If the store fails. After [`DbError::Busy`] nothing has happened, and the call is to be made again.
+    fn merge(&mut self, id: &str, patch: &Patch, create: bool) -> Result<(), DbError>;
 
     /// The record of an id.
     ///
@@ -92,6 +110,33 @@ pub trait TaskDb: Send {
         Ok(ids.len())
     }
 
+    /// Completed records, the newest first, with what retention wants to know of them.
+    ///
+    /// # Errors
+    /// If the store fails or keeps nothing.
+    fn ended(&mut self) -> Result<Vec<Ended>, DbError>;
+
+    /// Removes completed records that no rule wants kept, the oldest first, at most `at_most` of them; returns how many. O(records).
+    ///
+    /// # Errors
+    /// If the store fails.
+    fn expire(&mut self, rules: &[Retention], now: Date, at_most: usize) -> Result<usize, DbError> {
+        if rules.is_empty() {
+            return Ok(0);
+        }
+        let doomed = retention::doomed(&self.ended()?, rules, now, at_most);
+        self.remove(&doomed)?;
+        Ok(doomed.len())
+    }
+
+    /// Gives back the space of removed records, if that is worth the work.
+    ///
+    /// # Errors
+    /// If the store fails.
+    fn compact(&mut self) -> Result<(), DbError> {
+        Ok(())
+    }
+
     /// Makes everything merged so far durable, if the store has such a notion.
     ///
     /// # Errors
@@ -106,7 +151,7 @@ pub trait TaskDb: Send {
 pub struct NoDb;
 
 impl TaskDb for NoDb {
-    fn merge(&mut self, _id: &str, _patch: Patch, _create: bool) -> Result<(), DbError> {
+    fn merge(&mut self, _id: &str, _patch: &Patch, _create: bool) -> Result<(), DbError> {
         Ok(())
     }
     fn get(&mut self, _id: &str) -> Result<Option<Record>, DbError> {
@@ -123,5 +168,8 @@ impl TaskDb for NoDb {
     }
     fn remove_matching(&mut self, _query: &Query) -> Result<usize, DbError> {
         Ok(0)
+    }
+    fn ended(&mut self) -> Result<Vec<Ended>, DbError> {
+        Ok(Vec::new())
     }
 }

@@ -35,6 +35,17 @@ impl QueryError {
     }
 }
 
+/// See [`Query::necessary`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Necessary<'a> {
+    /// Exactly this text.
+    Text(&'a str),
+    /// Null or missing.
+    Null,
+    /// Not null.
+    Something,
+}
+
 #[derive(Clone, Debug)]
 enum Test {
     Order(fn(Ordering) -> bool, Scalar),
@@ -105,6 +116,11 @@ impl Query {
         Query { terms: vec![(Key::EngineUuid, engine), (Key::Completed, Test::Exists(true))] }
     }
 
+    /// Records of requests that have not completed.
+    pub fn pending() -> Query {
+        Query { terms: vec![(Key::Completed, Test::Exists(false)), (Key::Submitted, Test::Exists(true))] }
+    }
+
     /// Records that have completed.
     pub fn completed() -> Query {
         Query { terms: vec![(Key::Completed, Test::Exists(true))] }
@@ -118,6 +134,20 @@ impl Query {
     /// The keys that it looks at.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         self.terms.iter().map(|(key, _)| *key)
+    }
+
+    /// Conditions that any store can test cheaply and that every match meets: a text that a key must have, nothing for null, or any
+    /// value at all. What they let through is still to be tested with [`matches`](Self::matches).
+    pub fn necessary(&self) -> impl Iterator<Item = (Key, Necessary<'_>)> + '_ {
+        self.terms.iter().filter_map(|(key, test)| {
+            let is_plain = matches!(key, Key::MsgId | Key::EngineUuid | Key::ClientUuid | Key::Queue | Key::Resubmitted);
+            match test {
+                Test::Equal(Scalar::Other(Value::String(text))) if is_plain => Some((*key, Necessary::Text(text))),
+                Test::Equal(Scalar::Other(Value::Null)) | Test::Exists(false) => Some((*key, Necessary::Null)),
+                Test::Exists(true) => Some((*key, Necessary::Something)),
+                _ => None,
+            }
+        })
     }
 
     /// The only ids that can match, if the query says so: a store can look them up.
@@ -250,7 +280,7 @@ mod tests {
             .value(Key::Header, &json!({"x": 1}))
             .text(Key::Queue, "task")
             .value(Key::Label, &json!(7));
-        record.merge(patch);
+        record.merge(&patch);
         record
     }
 

@@ -193,20 +193,20 @@ impl Record {
     }
 
     /// Takes in what an event adds. A null does not overwrite.
-    pub fn merge(&mut self, patch: Patch) {
-        for (key, json) in patch.fields {
+    pub fn merge(&mut self, patch: &Patch) {
+        for (key, json) in &patch.fields {
             if &json[..] != b"null" {
-                self.set(key, json);
+                self.set(*key, json.clone());
             }
         }
-        if let Some(buffers) = patch.buffers {
-            self.buffers = buffers;
+        if let Some(buffers) = &patch.buffers {
+            self.buffers.clone_from(buffers);
         }
-        if let Some(buffers) = patch.result_buffers {
-            self.result_buffers = buffers;
+        if let Some(buffers) = &patch.result_buffers {
+            self.result_buffers.clone_from(buffers);
         }
-        if let Some((key, text)) = patch.append {
-            self.append(key, &text);
+        if let Some((key, text)) = &patch.append {
+            self.append(*key, text);
         }
     }
 
@@ -231,6 +231,17 @@ impl Record {
     /// Bytes of its buffers and values.
     pub fn size_bytes(&self) -> usize {
         self.buffers.iter().chain(&self.result_buffers).chain(self.fields.iter().flatten()).map(Bytes::len).sum()
+    }
+
+    /// How its task ended.
+    pub fn status(&self) -> super::Status {
+        #[derive(serde::Deserialize)]
+        struct Content<'a> {
+            #[serde(borrow)]
+            status: Option<std::borrow::Cow<'a, str>>,
+        }
+        let content = self.json(Key::ResultContent).and_then(|json| serde_json::from_slice::<Content<'_>>(json).ok());
+        super::Status::of(content.and_then(|content| content.status).as_deref())
     }
 
     /// Whether a request made it, rather than only some output.

@@ -1,19 +1,25 @@
-//! Records in SQLite, in the table layout that ipyparallel's own store uses. Writes gather in a transaction that `flush` commits;
-//! a write-ahead log keeps readers and the writer out of each other's way.
+//! Records in SQLite, in the very table that ipyparallel's own store makes: it opens files written there and leaves them readable to it.
+//! Writes gather in a transaction that `flush` commits; a write-ahead log keeps readers and the writer out of each other's way.
 
 use std::path::Path;
 
 use bytes::Bytes;
 use rusqlite::types::Value as Sql;
-use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params_from_iter};
+use serde_bytes::ByteBuf;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::record::MAX_OUTPUT_BYTES;
-use super::{DbError, Key, Keys, Patch, Query, Record, TaskDb};
+use super::{DbError, Ended, Key, Keys, MAX_ANSWER_BYTES, Necessary, Patch, Query, Record, Status, TaskDb};
+use crate::date::Date;
 
 impl From<rusqlite::Error> for DbError {
     fn from(error: rusqlite::Error) -> Self {
-        DbError::Store(error.to_string())
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => DbError::Busy(error.to_string()),
+            _ => DbError::Store(error.to_string()),
+        }
     }
 }
 
@@ -21,115 +27,185 @@ impl From<rusqlite::Error> for DbError {
 #[derive(Debug)]
 pub struct SqliteDb {
     connection: Connection,
+    /// Quoted names: the table of records, and the one of what has no column there.
     table: String,
+    more: String,
 }
 
-/// Columns that hold text as it is; the others hold JSON.
-fn is_text(key: Key) -> bool {
-    use Key::{
-        ClientUuid, Completed, EngineUuid, ExecuteInput, MsgId, Queue, Received, Resubmitted, Started, Stderr, Stdout, Submitted,
-    };
-    matches!(
-        key,
-        MsgId
-            | Submitted
-            | ClientUuid
-            | EngineUuid
-            | Started
-            | Completed
-            | Resubmitted
-            | Received
-            | Queue
-            | ExecuteInput
-            | Stdout
-            | Stderr
-    )
+/// How a value is written in its column. ipyparallel checks names, types and order of the columns, so they are all there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// A string as it is.
+    Text,
+    /// A moment as Python's `isoformat` writes it.
+    Date,
+    /// An object as JSON.
+    Json,
+    /// A string as it is, an object or list as JSON.
+    Mixed,
+    /// Byte strings as a pickled list.
+    Buffers,
 }
 
-fn column_type(key: Key) -> &'static str {
-    match key {
-        Key::MsgId => "text PRIMARY KEY",
-        Key::Submitted | Key::Started | Key::Completed | Key::Received => "timestamp",
-        Key::Header | Key::Metadata | Key::Content | Key::ResultHeader | Key::ResultMetadata | Key::ResultContent => "dict text",
-        _ => "text",
+const COLUMNS: [(&str, Form); 23] = [
+    ("msg_id", Form::Text),
+    ("header", Form::Json),
+    ("metadata", Form::Json),
+    ("content", Form::Json),
+    ("buffers", Form::Buffers),
+    ("submitted", Form::Date),
+    ("client_uuid", Form::Text),
+    ("engine_uuid", Form::Text),
+    ("started", Form::Date),
+    ("completed", Form::Date),
+    ("resubmitted", Form::Text),
+    ("received", Form::Date),
+    ("result_header", Form::Json),
+    ("result_metadata", Form::Json),
+    ("result_content", Form::Json),
+    ("result_buffers", Form::Buffers),
+    ("queue", Form::Text),
+    ("execute_input", Form::Text),
+    ("execute_result", Form::Mixed),
+    ("error", Form::Mixed),
+    ("stdout", Form::Text),
+    ("stderr", Form::Text),
+    ("label", Form::Mixed),
+];
+
+impl Form {
+    fn column_type(self) -> &'static str {
+        match self {
+            Form::Text | Form::Mixed => "text",
+            Form::Date => "timestamp",
+            Form::Json => "dict text",
+            Form::Buffers => "bufs blob",
+        }
     }
+}
+
+fn form(key: Key) -> Form {
+    COLUMNS.iter().find(|(name, _)| *name == key.name()).map_or(Form::Json, |(_, form)| *form)
 }
 
 /// JSON to a column's value.
-fn to_sql(key: Key, json: &[u8]) -> Sql {
-    if !is_text(key) {
-        return Sql::Text(String::from_utf8_lossy(json).into_owned());
-    }
-    match serde_json::from_slice(json) {
+fn to_sql(form: Form, json: &[u8]) -> Sql {
+    let text = || match serde_json::from_slice(json) {
         Ok(Value::String(text)) => Sql::Text(text),
         Ok(Value::Null) | Err(_) => Sql::Null,
         Ok(other) => Sql::Text(other.to_string()),
+    };
+    match form {
+        // What a peer sent as JSON and is not would spoil the whole file for a reader that expects it.
+        Form::Json | Form::Buffers => match serde_json::from_slice::<&RawValue>(json) {
+            Ok(raw) => Sql::Text(raw.get().to_owned()),
+            Err(_) => Sql::Null,
+        },
+        Form::Text | Form::Mixed => text(),
+        Form::Date => match text() {
+            // Python's isoformat, so that both writers' dates sort as text.
+            Sql::Text(date) => Sql::Text(Date::parse(&date).map_or(date, |date| date.to_string().replace('Z', "+00:00"))),
+            other => other,
+        },
     }
 }
 
+fn looks_like_json(text: &str) -> bool {
+    text.starts_with(['{', '[']) && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+}
+
 /// A column's value to JSON. Text in a JSON column that is none, as other programs write it, becomes a string.
-fn to_json(key: Key, value: Sql) -> Option<Bytes> {
+fn to_json(form: Form, value: Sql) -> Option<Bytes> {
     match value {
-        Sql::Text(text) if is_text(key) || serde_json::from_str::<serde::de::IgnoredAny>(&text).is_err() => {
-            Some(Value::String(text).to_string().into())
-        }
-        Sql::Text(text) => Some(text.into()),
+        Sql::Text(text) => Some(match form {
+            Form::Date => Value::String(Date::parse(&text).map_or(text, |date| date.to_string())).to_string().into(),
+            Form::Mixed if looks_like_json(&text) => text.into(),
+            Form::Json if serde_json::from_str::<&RawValue>(&text).is_ok() => text.into(),
+            _ => Value::String(text).to_string().into(),
+        }),
         Sql::Integer(number) => Some(number.to_string().into()),
         Sql::Real(number) => Some(number.to_string().into()),
         Sql::Null | Sql::Blob(_) => None,
     }
 }
 
-/// Buffers as one blob: for each its length in 8 bytes, little end first, then the bytes.
-fn pack(buffers: &[Bytes]) -> Vec<u8> {
-    let mut blob = Vec::with_capacity(buffers.iter().map(|buffer| 8 + buffer.len()).sum());
-    for buffer in buffers {
-        blob.extend_from_slice(&(buffer.len() as u64).to_le_bytes());
-        blob.extend_from_slice(buffer);
+/// Buffers as Python would pickle a list of bytes; nothing for none, as there.
+fn pickle(buffers: &[Bytes]) -> Result<Sql, DbError> {
+    if buffers.is_empty() {
+        return Ok(Sql::Null);
     }
-    blob
+    let list: Vec<&serde_bytes::Bytes> = buffers.iter().map(|buffer| serde_bytes::Bytes::new(buffer)).collect();
+    let pickled = serde_pickle::to_vec(&list, serde_pickle::SerOptions::new());
+    pickled.map(Sql::Blob).map_err(|error| DbError::Store(format!("buffers: {error}")))
 }
 
-fn unpack(blob: Vec<u8>) -> Vec<Bytes> {
-    let mut rest = Bytes::from(blob);
-    let mut buffers = Vec::new();
-    while rest.len() >= 8 {
-        let mut len = [0; 8];
-        len.copy_from_slice(&rest.split_to(8));
-        let Some(len) = usize::try_from(u64::from_le_bytes(len)).ok().filter(|len| *len <= rest.len()) else { break };
-        buffers.push(rest.split_to(len));
+fn unpickle(blob: &[u8]) -> Vec<Bytes> {
+    match serde_pickle::from_slice::<Vec<ByteBuf>>(blob, serde_pickle::DeOptions::new()) {
+        Ok(list) => list.into_iter().map(|buffer| buffer.into_vec().into()).collect(),
+        Err(error) => {
+            tracing::warn!("a task record in SQLite has buffers that are not a pickled list of bytes ({error}); left out");
+            Vec::new()
+        }
     }
-    buffers
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 impl SqliteDb {
-    /// Opens or makes a file. `table` is quoted, so any name is safe.
+    /// Opens or makes a file. Where the table is there in another layout, the next of `table_1`, `table_2`... is used, as ipyparallel does.
     ///
     /// # Errors
     /// If the file can not be opened, or is not a database.
     pub fn open(path: &Path, table: &str) -> Result<Self, DbError> {
         let connection = Connection::open(path).map_err(|error| DbError::Store(format!("{}: {error}", path.display())))?;
-        connection.busy_timeout(std::time::Duration::from_secs(30))?;
+        connection.busy_timeout(std::time::Duration::from_secs(10))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "NORMAL")?;
-        let table = format!("\"{}\"", table.replace('"', "\"\""));
-        let columns: Vec<String> = Key::ALL.iter().map(|&key| format!("{} {}", key.name(), column_type(key))).collect();
-        connection.execute_batch(&format!(
-            "CREATE TABLE IF NOT EXISTS {table} ({}, buffers blob, result_buffers blob)",
-            columns.join(", ")
-        ))?;
-        // A file that another program or version made may lack columns.
-        let present: Vec<String> = connection
-            .prepare(&format!("PRAGMA table_info({table})"))?
-            .query_map([], |row| row.get::<_, String>(1))?
-            .collect::<Result<_, _>>()?;
-        let wanted = Key::ALL.iter().map(|&key| (key.name(), column_type(key)));
-        for (name, kind) in wanted.chain([("buffers", "blob"), ("result_buffers", "blob")]) {
-            if !present.iter().any(|column| column == name) {
-                connection.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {name} {kind}"))?;
+        connection.set_prepared_statement_cache_capacity(64);
+        let expected: Vec<(String, String)> =
+            COLUMNS.iter().map(|(name, form)| ((*name).to_owned(), form.column_type().to_owned())).collect();
+        let mut name = table.to_owned();
+        for number in 1.. {
+            let present: Vec<(String, String)> = connection
+                .prepare(&format!("PRAGMA table_info({})", quoted(&name)))?
+                .query_map([], |row| Ok((row.get(1)?, row.get(2)?)))?
+                .collect::<Result<_, _>>()?;
+            // Newer SQLite shows the names of standard types in capitals.
+            let alike = |a: &(String, String), b: &(String, String)| a.0 == b.0 && a.1.eq_ignore_ascii_case(&b.1);
+            if present.is_empty() || present.len() == expected.len() && present.iter().zip(&expected).all(|(a, b)| alike(a, b)) {
+                break;
             }
+            let next = format!("{table}_{number}");
+            tracing::warn!("{}: table {name} has another layout; records go to {next}", path.display());
+            name = next;
         }
-        Ok(SqliteDb { connection, table })
+        let columns: Vec<String> = COLUMNS
+            .iter()
+            .map(|(name, form)| {
+                format!("{name} {}{}", form.column_type(), if *name == "msg_id" { " PRIMARY KEY" } else { "" })
+            })
+            .collect();
+        let (table, more) = (quoted(&name), quoted(&format!("{name}-more")));
+        connection.execute_batch(&format!(
+            "CREATE TABLE IF NOT EXISTS {table} ({});
+             CREATE TABLE IF NOT EXISTS {more} (msg_id text PRIMARY KEY, display_data text, label text) WITHOUT ROWID;
+             CREATE INDEX IF NOT EXISTS {} ON {table} (completed)",
+            columns.join(", "),
+            quoted(&format!("{name}-completed")),
+        ))?;
+        let others: Vec<String> = connection
+            .prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB ?1 || '_[0-9]*' AND name NOT GLOB '*-more'")?
+            .query_map([&name], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        if !others.is_empty() {
+            // ipyparallel does not recognise its own table with newer SQLite and starts another one each time.
+            tracing::warn!("{}: records go to table {name}; there are others: {}", path.display(), others.join(", "));
+        }
+        // Waiting is the caller's business: it has other work that need not wait.
+        connection.busy_timeout(std::time::Duration::from_millis(250))?;
+        Ok(SqliteDb { connection, table, more })
     }
 
     fn begin(&mut self) -> Result<(), DbError> {
@@ -139,32 +215,80 @@ impl SqliteDb {
         Ok(())
     }
 
-    /// Records in order of arrival whose condition holds, with the columns asked for.
-    fn select(&mut self, condition: &str, ids: &[&str], columns: &[Key], keys: &Keys) -> Result<Vec<Record>, DbError> {
-        let mut names: Vec<&str> = columns.iter().map(|key| key.name()).collect();
-        names.insert(0, "msg_id");
-        names
-            .extend([if keys.buffers { "buffers" } else { "NULL" }, if keys.result_buffers { "result_buffers" } else { "NULL" }]);
-        let sql = format!("SELECT {} FROM {} {condition} ORDER BY rowid", names.join(","), self.table);
+    /// Records in order of arrival for which a condition and then a query hold, with the columns asked for. O(rows that the condition leaves).
+    fn select(
+        &mut self,
+        condition: &str,
+        values: &[&str],
+        columns: &[Key],
+        keys: &Keys,
+        query: &Query,
+    ) -> Result<Vec<Record>, DbError> {
+        let (table, more) = (&self.table, &self.more);
+        let extra = |column: &str| format!("(SELECT m.{column} FROM {more} m WHERE m.msg_id = {table}.msg_id)");
+        let mut names: Vec<String> = vec!["msg_id".into()];
+        names.extend(columns.iter().map(|key| match key {
+            Key::DisplayData => extra("display_data"),
+            Key::Label => format!("coalesce({}, label)", extra("label")),
+            key => key.name().to_owned(),
+        }));
+        let exact_label = if columns.contains(&Key::Label) { extra("label") } else { "NULL".into() };
+        let blob = |wanted: bool, name: &str| if wanted { name.to_owned() } else { "NULL".into() };
+        names.extend([exact_label, blob(keys.buffers, "buffers"), blob(keys.result_buffers, "result_buffers")]);
+        let sql = format!("SELECT {} FROM {table} {condition} ORDER BY rowid", names.join(","));
         let mut statement = self.connection.prepare_cached(&sql)?;
-        let rows = statement.query_map(params_from_iter(ids), |row| {
+        let mut rows = statement.query(params_from_iter(values))?;
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
             let mut record = Record::new(row.get::<_, String>(0)?);
+            let has_exact_label = row.get_ref(columns.len() + 1)? != rusqlite::types::ValueRef::Null;
             for (index, &key) in columns.iter().enumerate() {
-                if let Some(json) = to_json(key, row.get(index + 1)?) {
+                let form = if key == Key::Label && has_exact_label { Form::Json } else { form(key) };
+                if let Some(json) = to_json(form, row.get(index + 1)?) {
                     record.set(key, json);
                 }
             }
-            let blob = |index: usize| row.get::<_, Option<Vec<u8>>>(index).map(|blob| unpack(blob.unwrap_or_default()));
-            record.buffers = blob(columns.len() + 1)?;
-            record.result_buffers = blob(columns.len() + 2)?;
-            Ok(record)
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+            if !query.matches(&record) {
+                continue;
+            }
+            let blob = |index: usize| -> Result<Vec<Bytes>, DbError> {
+                Ok(row.get_ref(index)?.as_blob_or_null().ok().flatten().map(unpickle).unwrap_or_default())
+            };
+            record.buffers = blob(columns.len() + 2)?;
+            record.result_buffers = blob(columns.len() + 3)?;
+            bytes += record.size_bytes();
+            if bytes > MAX_ANSWER_BYTES {
+                return Err(DbError::TooMuch(MAX_ANSWER_BYTES));
+            }
+            found.push(record);
+        }
+        Ok(found)
+    }
+
+    /// What has no column, or would lose its type in it.
+    fn merge_more(&mut self, id: &str, key: Key, json: &[u8]) -> Result<(), DbError> {
+        let (table, more, name) = (&self.table, &self.more, key.name());
+        let sql = format!(
+            "INSERT INTO {more} (msg_id, {name}) SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM {table} WHERE msg_id = ?1)
+             ON CONFLICT (msg_id) DO UPDATE SET {name} = excluded.{name}"
+        );
+        self.connection.prepare_cached(&sql)?.execute((id, to_sql(Form::Json, json)))?;
+        Ok(())
+    }
+}
+
+/// Whether a label would come back from its column as something else.
+fn is_ambiguous(json: &[u8]) -> bool {
+    match serde_json::from_slice(json) {
+        Ok(Value::String(text)) => looks_like_json(&text),
+        Ok(Value::Bool(_) | Value::Number(_)) => true,
+        _ => false,
     }
 }
 
 impl TaskDb for SqliteDb {
-    fn merge(&mut self, id: &str, mut patch: Patch, create: bool) -> Result<(), DbError> {
+    fn merge(&mut self, id: &str, patch: &Patch, create: bool) -> Result<(), DbError> {
+        // The only step that another process can refuse: after it, this connection may write.
         self.begin()?;
         if create {
             let sql = format!("INSERT OR IGNORE INTO {} (msg_id, stdout, stderr) VALUES (?, '', '')", self.table);
@@ -173,17 +297,22 @@ impl TaskDb for SqliteDb {
         let mut sets = Vec::new();
         let mut values = Vec::new();
         for (key, json) in patch.fields().iter().filter(|(key, json)| *key != Key::MsgId && &json[..] != b"null") {
-            sets.push(format!("{}=?", key.name()));
-            values.push(to_sql(*key, json));
+            if *key == Key::DisplayData || *key == Key::Label && is_ambiguous(json) {
+                self.merge_more(id, *key, json)?;
+            }
+            if *key != Key::DisplayData {
+                sets.push(format!("{}=?", key.name()));
+                values.push(to_sql(form(*key), json));
+            }
         }
-        if let Some((key, text)) = patch.append.take() {
+        if let Some((key, text)) = &patch.append {
             sets.push(format!("{0}=substr(coalesce({0},'')||?,1,{MAX_OUTPUT_BYTES})", key.name()));
-            values.push(Sql::Text(text));
+            values.push(Sql::Text(text.clone()));
         }
-        for (name, buffers) in [("buffers", patch.buffers), ("result_buffers", patch.result_buffers)] {
+        for (name, buffers) in [("buffers", &patch.buffers), ("result_buffers", &patch.result_buffers)] {
             if let Some(buffers) = buffers {
                 sets.push(format!("{name}=?"));
-                values.push(Sql::Blob(pack(&buffers)));
+                values.push(pickle(buffers)?);
             }
         }
         if sets.is_empty() {
@@ -197,7 +326,7 @@ impl TaskDb for SqliteDb {
 
     fn get(&mut self, id: &str) -> Result<Option<Record>, DbError> {
         let keys = Keys { buffers: true, result_buffers: true, ..Keys::default() };
-        Ok(self.select("WHERE msg_id=?", &[id], &Key::ALL, &keys)?.pop())
+        Ok(self.select("WHERE msg_id=?", &[id], &Key::ALL, &keys, &Query::default())?.pop())
     }
 
     fn find(&mut self, query: &Query, keys: &Keys) -> Result<Vec<Record>, DbError> {
@@ -205,16 +334,25 @@ impl TaskDb for SqliteDb {
         columns.extend(query.keys());
         columns.sort_unstable();
         columns.dedup();
-        let mut found = match query.only_ids() {
-            // SQLite's default limit on parameters is 32,766.
-            Some(ids) if ids.len() <= 1000 => {
-                let marks = vec!["?"; ids.len()].join(",");
-                self.select(&format!("WHERE msg_id IN ({marks})"), &ids, &columns, keys)?
+        let (mut conditions, mut values) = (Vec::new(), Vec::new());
+        // SQLite's default limit on parameters is 32,766.
+        if let Some(ids) = query.only_ids().filter(|ids| ids.len() <= 1000) {
+            conditions.push(format!("msg_id IN ({})", vec!["?"; ids.len()].join(",")));
+            values.extend(ids);
+        }
+        for (key, necessary) in query.necessary().filter(|(key, _)| *key != Key::DisplayData) {
+            match necessary {
+                Necessary::Text(text) => {
+                    conditions.push(format!("{}=?", key.name()));
+                    values.push(text);
+                }
+                Necessary::Null if form(key) != Form::Json => conditions.push(format!("{} IS NULL", key.name())),
+                Necessary::Null => {}
+                Necessary::Something => conditions.push(format!("{} IS NOT NULL", key.name())),
             }
-            _ => self.select("", &[], &columns, keys)?,
-        };
-        found.retain(|record| query.matches(record));
-        Ok(found)
+        }
+        let condition = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
+        self.select(&condition, &values, &columns, keys, query)
     }
 
     fn history(&mut self) -> Result<Vec<String>, DbError> {
@@ -225,11 +363,50 @@ impl TaskDb for SqliteDb {
     }
 
     fn remove(&mut self, ids: &[String]) -> Result<(), DbError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
         self.begin()?;
-        let sql = format!("DELETE FROM {} WHERE msg_id=?", self.table);
+        for table in [&self.table, &self.more] {
+            let mut statement = self.connection.prepare_cached(&format!("DELETE FROM {table} WHERE msg_id=?"))?;
+            for id in ids {
+                statement.execute([id]).optional()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self) -> Result<Vec<Ended>, DbError> {
+        let sql = format!(
+            "SELECT msg_id, completed,
+                    coalesce(length(buffers),0) + coalesce(length(result_buffers),0) + coalesce(length(content),0)
+                    + coalesce(length(result_content),0) + coalesce(length(stdout),0) + coalesce(length(stderr),0) + 1000,
+                    CASE WHEN json_valid(result_content) THEN json_extract(result_content, '$.status') END
+             FROM {} WHERE completed IS NOT NULL ORDER BY completed DESC, rowid DESC",
+            self.table
+        );
         let mut statement = self.connection.prepare_cached(&sql)?;
-        for id in ids {
-            statement.execute([id]).optional()?;
+        let rows = statement.query_map([], |row| {
+            let status: Option<Sql> = row.get(3)?;
+            Ok(Ended {
+                id: row.get(0)?,
+                completed: row.get::<_, String>(1).ok().as_deref().and_then(Date::parse),
+                bytes: row.get::<_, i64>(2)?.unsigned_abs(),
+                status: Status::of(match &status {
+                    Some(Sql::Text(text)) => Some(text),
+                    _ => None,
+                }),
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    fn compact(&mut self) -> Result<(), DbError> {
+        self.flush()?;
+        let number = |name: &str| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        // Rewriting the file pays only when much of it is empty; SQLite fills the holes by itself otherwise.
+        if number("freelist_count")? * 4 > number("page_count")?.max(4096) {
+            self.connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Answers that needed the store first, and how answers and errors are written.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,8 +8,8 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::engines::EngineNumber;
-use super::machine::{Action, DbReply, Hub, InFlight, Now};
-use crate::db::{DbError, Key, Keys, Patch, Record};
+use super::machine::{Action, DaskAddress, DbCall, DbReply, Hub, InFlight, Now};
+use crate::db::{DbError, Key, Keys, MAX_ANSWER_BYTES, Patch, Record, TaskDb};
 use crate::wire::ErrorContent;
 use crate::{DELIMITER, Multipart};
 
@@ -23,11 +24,14 @@ pub(super) struct Asker {
 #[derive(Debug)]
 pub(super) enum Asked {
     History(Asker),
-    Find(Asker, Keys),
+    Find(Asker),
     Results { asker: Asker, pending: Vec<String>, ended: Vec<String>, status_only: bool },
     Queue(Asker, Map<String, Value>, Vec<(Box<str>, EngineNumber)>),
     Purge(Asker),
     Resubmit(Asker, Vec<String>),
+    Restore,
+    BecomeDask(Asker),
+    StopDask(Asker),
 }
 
 /// An error for the one who asked. The reference answers some with the reply's own type and some with `hub_error`.
@@ -61,6 +65,69 @@ fn raw(record: &Record, key: Key) -> Box<RawValue> {
     RawValue::from_string(text.to_owned()).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
+/// Records as the content and buffers of a `db_reply`.
+fn show(keys: &Keys, records: Vec<Record>) -> Result<DbReply, DbError> {
+    let mut content = b"{\"status\":\"ok\",\"records\":[".to_vec();
+    for (n, record) in records.iter().enumerate() {
+        if n > 0 {
+            content.push(b',');
+        }
+        record.write_json(&keys.keys, &mut content);
+        if content.len() > MAX_ANSWER_BYTES {
+            return Err(DbError::TooMuch(MAX_ANSWER_BYTES));
+        }
+    }
+    let lens = |wanted: bool, of: fn(&Record) -> usize| -> Value {
+        if wanted { json!(records.iter().map(of).collect::<Vec<_>>()) } else { Value::Null }
+    };
+    let request_lens = lens(keys.buffers, |record| record.buffers.len());
+    let result_lens = lens(keys.result_buffers, |record| record.result_buffers.len());
+    let tail = format!("],\"buffer_lens\":{request_lens},\"result_buffer_lens\":{result_lens}}}");
+    content.extend_from_slice(tail.as_bytes());
+    let mut buffers = Vec::new();
+    for record in records {
+        if keys.buffers {
+            buffers.extend(record.buffers);
+        }
+        if keys.result_buffers {
+            buffers.extend(record.result_buffers);
+        }
+    }
+    Ok(DbReply::Shown { content, buffers })
+}
+
+impl DbCall {
+    /// Asks a store. O(what it reads); the answer to a [`Show`](DbCall::Show) is written here, as the hub has heartbeats to attend to.
+    ///
+    /// # Errors
+    /// If the store fails, keeps nothing, or the answer would be too large.
+    pub fn perform(&self, db: &mut dyn TaskDb) -> Result<DbReply, DbError> {
+        match self {
+            DbCall::Get(ids) => {
+                let (mut records, mut bytes) = (Vec::new(), 0);
+                for id in ids {
+                    records.extend(db.get(id)?);
+                    bytes += records.last().map_or(0, Record::size_bytes);
+                    if bytes > MAX_ANSWER_BYTES {
+                        return Err(DbError::TooMuch(MAX_ANSWER_BYTES));
+                    }
+                }
+                Ok(DbReply::Records(records))
+            }
+            DbCall::Find(query, keys) => db.find(query, keys).map(DbReply::Records),
+            DbCall::Show(query, keys) => show(keys, db.find(query, keys)?),
+            DbCall::History => db.history().map(DbReply::Ids),
+            DbCall::Remove(ids, queries) => {
+                db.remove(ids)?;
+                for query in queries {
+                    db.remove_matching(query)?;
+                }
+                Ok(DbReply::Removed)
+            }
+        }
+    }
+}
+
 impl Hub {
     pub(super) fn reply(&mut self, now: Now, asker: &Asker, msg_type: &str, content: &Value) {
         self.reply_json(now, asker, msg_type, content.to_string().into_bytes(), Vec::new());
@@ -79,8 +146,17 @@ impl Hub {
     pub(super) fn db_replied(&mut self, now: Now, number: u64, reply: Result<DbReply, DbError>) {
         let Some(asked) = self.asked.remove(&number) else { return };
         let (asker, reply_type) = match &asked {
+            Asked::Restore => {
+                match reply {
+                    Ok(DbReply::Records(records)) => self.restore_requests(now, records),
+                    Ok(_) | Err(DbError::NoData) => {}
+                    Err(error) => tracing::error!("what the former controller had not finished is not known: {error}"),
+                }
+                return;
+            }
+            Asked::BecomeDask(_) | Asked::StopDask(_) => return, // not the store's to answer
             Asked::History(asker) => (asker.clone(), "history_reply"),
-            Asked::Find(asker, _) => (asker.clone(), "db_reply"),
+            Asked::Find(asker) => (asker.clone(), "db_reply"),
             Asked::Results { asker, .. } => (asker.clone(), "result_reply"),
             Asked::Queue(asker, ..) => (asker.clone(), "queue_reply"),
             Asked::Purge(asker) => (asker.clone(), "purge_reply"),
@@ -97,7 +173,7 @@ impl Hub {
             (Asked::History(asker), DbReply::Ids(history)) => {
                 self.reply(now, &asker, "history_reply", &json!({"status": "ok", "history": history}));
             }
-            (Asked::Find(asker, keys), DbReply::Records(records)) => self.answer_find(now, &asker, &keys, &records),
+            (Asked::Find(asker), DbReply::Shown { content, buffers }) => self.reply_json(now, &asker, "db_reply", content, buffers),
             (Asked::Results { asker, pending, ended, status_only }, DbReply::Records(records)) => {
                 self.answer_results(now, &asker, pending, &ended, status_only, &records)?;
             }
@@ -114,33 +190,6 @@ impl Hub {
             _ => return Err(Failure::hub("RuntimeError", "the store answered another question")),
         }
         Ok(())
-    }
-
-    fn answer_find(&mut self, now: Now, asker: &Asker, keys: &Keys, records: &[Record]) {
-        let mut content = b"{\"status\":\"ok\",\"records\":[".to_vec();
-        for (n, record) in records.iter().enumerate() {
-            if n > 0 {
-                content.push(b',');
-            }
-            record.write_json(&keys.keys, &mut content);
-        }
-        let lens = |wanted: bool, of: fn(&Record) -> usize| -> Value {
-            if wanted { json!(records.iter().map(of).collect::<Vec<_>>()) } else { Value::Null }
-        };
-        let request_lens = lens(keys.buffers, |record| record.buffers.len());
-        let result_lens = lens(keys.result_buffers, |record| record.result_buffers.len());
-        let tail = format!("],\"buffer_lens\":{request_lens},\"result_buffer_lens\":{result_lens}}}");
-        content.extend_from_slice(tail.as_bytes());
-        let mut buffers = Vec::new();
-        for record in records {
-            if keys.buffers {
-                buffers.extend(record.buffers.iter().cloned());
-            }
-            if keys.result_buffers {
-                buffers.extend(record.result_buffers.iter().cloned());
-            }
-        }
-        self.reply_json(now, asker, "db_reply", content, buffers);
     }
 
     fn answer_results(
@@ -173,8 +222,10 @@ impl Hub {
         let mut completed = Vec::new();
         let mut buffers = Vec::new();
         let mut shown = Vec::new();
+        // The records come in the order of the ids; some may be missing.
+        let mut records = records.iter().peekable();
         for id in ended {
-            let Some(record) = records.iter().find(|record| record.id == *id) else {
+            let Some(record) = records.next_if(|record| record.id == *id) else {
                 if status_only && self.completed.get(id) != 0 {
                     completed.push(id.clone());
                     continue;
@@ -219,8 +270,33 @@ impl Hub {
         Ok(())
     }
 
+    /// A request under the identity of nobody: the scheduler keeps its answer to itself.
+    pub(super) fn for_nobody(&self, header: Vec<u8>, metadata: Vec<u8>, content: Vec<u8>, buffers: &[Bytes]) -> Arc<Multipart> {
+        let parts = self.session.seal(header, b"{}".to_vec(), metadata, content);
+        debug_assert_eq!(parts[0], DELIMITER);
+        let frames = std::iter::once(&b""[..]).chain(parts.iter().map(Vec::as_slice));
+        Arc::new(Multipart::pack(frames.chain(buffers.iter().map(|buffer| &buffer[..]))))
+    }
+
+    pub(super) fn dask_replied(&mut self, now: Now, number: u64, outcome: Result<Option<DaskAddress>, String>) {
+        let (asker, reply_type) = match self.asked.remove(&number) {
+            Some(Asked::BecomeDask(asker)) => (asker, "become_dask_reply"),
+            Some(Asked::StopDask(asker)) => (asker, "stop_distributed_reply"),
+            _ => return,
+        };
+        match outcome {
+            Ok(address) => {
+                let mut content = address.map_or_else(|| json!({}), |address| json!(address));
+                content["status"] = json!("ok");
+                self.reply(now, &asker, reply_type, &content);
+            }
+            Err(reason) => self.reply_failure(now, &asker, reply_type, Failure::hub("RuntimeError", reason)),
+        }
+    }
+
     fn answer_resubmit(&mut self, now: Now, asker: &Asker, ids: &[String], records: Vec<Record>) -> Result<(), Failure> {
-        let missing: Vec<&String> = ids.iter().filter(|id| !records.iter().any(|r| r.id == **id && r.is_submitted())).collect();
+        let known: BTreeSet<&str> = records.iter().filter(|record| record.is_submitted()).map(|record| &*record.id).collect();
+        let missing: Vec<&String> = ids.iter().filter(|id| !known.contains(id.as_str())).collect();
         if !missing.is_empty() {
             return Err(Failure::own("KeyError", format!("No such msg(s): {missing:?}")));
         }
@@ -233,12 +309,7 @@ impl Hub {
             let header = header.to_string().into_bytes();
             let json_of = |key| record.json(key).map_or_else(|| b"{}".to_vec(), |json| json.to_vec());
             let (metadata, content) = (json_of(Key::Metadata), json_of(Key::Content));
-            let parts = self.session.seal(header.clone(), b"{}".to_vec(), metadata.clone(), content.clone());
-            debug_assert_eq!(parts[0], DELIMITER);
-            // The identity of nobody: the scheduler keeps the answer to itself.
-            let frames =
-                std::iter::once(&b""[..]).chain(parts.iter().map(Vec::as_slice)).chain(record.buffers.iter().map(|b| &b[..]));
-            let message = Arc::new(Multipart::pack(frames));
+            let message = self.for_nobody(header.clone(), metadata.clone(), content.clone(), &record.buffers);
             let mut patch = Patch::default()
                 .json(Key::Header, header.into())
                 .json(Key::Metadata, metadata.into())
@@ -249,7 +320,7 @@ impl Hub {
                 .text(Key::Queue, "task");
             patch.buffers = Some(record.buffers.clone());
             // Known as pending before the answer is out: the client asks for the result at once.
-            self.in_flight.insert(new_id.as_str().into(), InFlight { is_task: true, engine: None });
+            self.in_flight.insert(new_id.as_str().into(), InFlight { is_task: true, engine: None, is_orphan: false });
             self.unassigned += 1;
             self.actions.push_back(Action::Record { id: new_id.clone(), patch, create: true });
             let link = Patch::default().text(Key::Resubmitted, &new_id);

@@ -3,12 +3,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::engines::EngineNumber;
-use super::machine::{Action, Copied, DbReply, Event, Hub, Now, Reason};
+use super::engines::EnginesState;
+use super::machine::{Action, Copied, DaskAddress, DaskOrder, DbReply, Event, Hub, Now, Reason};
 use super::store::{self, Job};
+pub use super::store::Records;
 use crate::Multipart;
-use crate::db::{DbError, TaskDb};
+use crate::db::DbError;
 use crate::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Outbox, Port, PortError};
 
 /// Messages taken from one source before the next has its turn.
@@ -18,6 +21,8 @@ const MAX_JOBS: usize = 4_000_000;
 const MAX_JOB_BYTES: usize = 2 << 30;
 /// Identities whose way back is remembered when there are two query sockets.
 const MAX_ASKERS: usize = 100_000;
+/// How long changes of engines are gathered before they are written down.
+const SAVE_AFTER: Duration = Duration::from_millis(200);
 
 /// What other threads tell the hub.
 #[derive(Debug)]
@@ -33,6 +38,8 @@ pub enum HubInput {
     },
     /// The store's answer.
     Db(u64, Result<DbReply, DbError>),
+    /// What came of an order to [`Outlet::dask`].
+    Dask(u64, Result<Option<DaskAddress>, String>),
     /// The process shall end.
     Stop,
 }
@@ -45,6 +52,10 @@ pub trait Outlet: Send {
     fn engine_down(&mut self, uuid: &str, number: EngineNumber);
     /// Run this request as if a client had sent it; its answer is for the records only.
     fn resubmit(&mut self, request: Arc<Multipart>);
+    /// Start or stop a Dask scheduler, and send [`HubInput::Dask`] with this number when that is done.
+    fn dask(&mut self, number: u64, order: DaskOrder);
+    /// Keep this for the next controller. Called a moment after a change, not for each.
+    fn engines_changed(&mut self, state: &EnginesState);
 }
 
 /// The sockets of a hub, bound.
@@ -68,12 +79,12 @@ pub fn run(
     sockets: HubSockets,
     inputs: &Mailbox<HubInput>,
     to_self: Outbox<HubInput>,
-    db: Box<dyn TaskDb>,
+    records: Records,
     outlet: &mut dyn Outlet,
     started: &AtomicBool,
 ) -> Result<(), PortError> {
     let (jobs, job_mailbox) = Mailbox::new(MAX_JOBS, MAX_JOB_BYTES).map_err(|_| PortError::Other(zmq::Error::EMFILE))?;
-    let store = store::start(db, job_mailbox, to_self).map_err(|_| PortError::Other(zmq::Error::ENOMEM))?;
+    let store = store::start(records, job_mailbox, to_self).map_err(|_| PortError::Other(zmq::Error::ENOMEM))?;
     sockets.notifications.set_xpub_verbose(true)?; // each new subscriber shows itself, not only the first
     let mut driver = Driver {
         queries: sockets.queries.into_iter().map(Port::from).collect(),
@@ -86,6 +97,7 @@ pub fn run(
         // The query socket that each identity came by; with one socket it is never asked.
         came_by: hashbrown::HashMap::default(),
         lost_records: 0,
+        save_at: None,
     };
     started.store(true, Ordering::Release);
     let outcome = driver.serve(&mut hub, inputs, outlet, &store);
@@ -107,6 +119,8 @@ struct Driver {
     jobs: Outbox<Job>,
     came_by: hashbrown::HashMap<Vec<u8>, usize, foldhash::fast::FixedState>,
     lost_records: u64,
+    /// When to have the engines kept for the next controller.
+    save_at: Option<Duration>,
 }
 
 impl Driver {
@@ -132,6 +146,7 @@ impl Driver {
                     HubInput::Copied(copied) => Event::Copied(copied),
                     HubInput::Tracked { msg_id, engine_uuid } => Event::Tracked { msg_id, engine_uuid },
                     HubInput::Db(number, reply) => Event::Db(number, reply),
+                    HubInput::Dask(number, outcome) => Event::Dask(number, outcome),
                     HubInput::Stop => Event::Stop,
                 };
                 hub.handle(self.now(), event);
@@ -184,7 +199,12 @@ impl Driver {
                 }
             }
             if self.act(hub, outlet) {
+                outlet.engines_changed(&hub.engines_state());
                 return Ok(());
+            }
+            if self.save_at.is_some_and(|at| at <= self.clock.now()) {
+                self.save_at = None;
+                outlet.engines_changed(&hub.engines_state());
             }
             if !busy {
                 self.sleep(hub, inputs)?;
@@ -194,7 +214,8 @@ impl Driver {
 
     fn sleep(&self, hub: &Hub, inputs: &Mailbox<HubInput>) -> Result<(), PortError> {
         let now = self.clock.now();
-        let wait = hub.poll_timeout(now).saturating_sub(now);
+        let next = hub.poll_timeout(now);
+        let wait = self.save_at.map_or(next, |at| next.min(at)).saturating_sub(now);
         let mut items = vec![
             zmq::PollItem::from_fd(inputs.fd(), zmq::POLLIN),
             self.pong.socket().as_poll_item(zmq::POLLIN),
@@ -246,6 +267,8 @@ impl Driver {
                         hub.handle(self.now(), Event::Db(number, Err(error)));
                     }
                 }
+                Action::EnginesChanged => self.save_at = self.save_at.or(Some(self.clock.now() + SAVE_AFTER)),
+                Action::Dask(number, order) => outlet.dask(number, order),
                 Action::Reject(reason) => self.complain(&reason),
                 Action::Stop => return true,
             }

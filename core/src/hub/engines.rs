@@ -9,6 +9,16 @@ use hashbrown::HashMap;
 /// The number by which clients know an engine.
 pub type EngineNumber = u64;
 
+/// The engines of a controller, as they are kept for the next one (PROTOCOL: connection files, `--restore`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct EnginesState {
+    /// Uuids by number.
+    pub engines: BTreeMap<EngineNumber, String>,
+    /// The number that the next engine gets.
+    #[serde(default)]
+    pub next_id: EngineNumber,
+}
+
 /// An engine that is there.
 #[derive(Debug, Default)]
 pub(super) struct Live {
@@ -24,6 +34,10 @@ pub(super) struct Live {
 pub(super) struct Pending {
     pub(super) number: EngineNumber,
     pub(super) until: Duration,
+    /// When it first answered a ping.
+    pub(super) answered: Option<Duration>,
+    /// Something of its output has arrived: what it prints from now on will, too.
+    pub(super) heard: bool,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +56,7 @@ impl Engines {
         let number = wanted.filter(|number| *number < 1 << 53).filter(free).unwrap_or(self.next);
         self.next = self.next.max(number + 1);
         self.reserved.insert(number);
-        self.pending.insert(uuid.into(), Pending { number, until });
+        self.pending.insert(uuid.into(), Pending { number, until, answered: None, heard: false });
         number
     }
 
@@ -56,9 +70,34 @@ impl Engines {
     /// Makes a pending engine live.
     pub(super) fn confirm(&mut self, uuid: &str) -> Option<EngineNumber> {
         let number = self.cancel(uuid)?;
+        self.add(uuid, number);
+        Some(number)
+    }
+
+    fn add(&mut self, uuid: &str, number: EngineNumber) {
         self.live.insert(number, Live { uuid: uuid.into(), ..Live::default() });
         self.numbers.insert(uuid.into(), number);
-        Some(number)
+    }
+
+    /// Makes an engine of a former controller live. False if its number or uuid is taken.
+    pub(super) fn restore(&mut self, uuid: &str, number: EngineNumber) -> bool {
+        let is_free = !self.live.contains_key(&number) && !self.numbers.contains_key(uuid) && number < 1 << 53;
+        if is_free {
+            self.add(uuid, number);
+            self.next = self.next.max(number + 1);
+        }
+        is_free
+    }
+
+    /// Who is there, as the next controller may want to know.
+    pub(super) fn state(&self) -> EnginesState {
+        let engines = self.live.iter().map(|(number, live)| (*number, live.uuid.to_string())).collect();
+        EnginesState { engines, next_id: self.next }
+    }
+
+    /// Continues the numbers of a former controller.
+    pub(super) fn continue_at(&mut self, next: EngineNumber) {
+        self.next = self.next.max(next.min(1 << 53));
     }
 
     pub(super) fn remove(&mut self, number: EngineNumber) -> Option<Live> {

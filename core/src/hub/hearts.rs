@@ -35,6 +35,11 @@ impl Hearts {
         self.hearts.insert(uuid.into(), Heart::default());
     }
 
+    /// Watches an engine that has answered before, in a former life of the controller: it can miss pings at once.
+    pub fn resume(&mut self, uuid: &str) {
+        self.hearts.insert(uuid.into(), Heart { answered: Some(self.beat), misses: 0 });
+    }
+
     /// Stops watching an engine.
     pub fn forget(&mut self, uuid: &str) {
         self.hearts.remove(uuid);

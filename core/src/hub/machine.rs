@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use serde_json::Value;
 
 use super::answers::Asked;
-use super::engines::{EngineNumber, Engines};
+use super::engines::{EngineNumber, Engines, EnginesState};
 use super::hearts::Hearts;
 use crate::date::Date;
 use crate::db::{DbError, Keys, Patch, Query, Record};
@@ -30,6 +30,8 @@ pub struct HubConfig {
     pub grace: Duration,
     /// What registration replies carry as `connection_info`: the engine file of a reused one, else an empty object.
     pub connection_info: Value,
+    /// Whether a client may make it start a Dask scheduler.
+    pub allows_dask: bool,
     /// Whether records are kept: without them results are known only as pending or completed.
     pub keeps_records: bool,
 }
@@ -42,6 +44,7 @@ impl Default for HubConfig {
             registration_timeout: Duration::from_secs(30),
             grace: Duration::from_secs(1),
             connection_info: Value::Object(serde_json::Map::new()),
+            allows_dask: false,
             keeps_records: true,
         }
     }
@@ -105,7 +108,29 @@ pub enum Event {
     Subscribed,
     /// The store has done what an [`Action::Db`] asked.
     Db(u64, Result<DbReply, DbError>),
+    /// What came of an [`Action::Dask`]: where the scheduler listens, nothing for one that has been stopped, or why not.
+    Dask(u64, Result<Option<DaskAddress>, String>),
     /// The process was asked to stop.
+    Stop,
+}
+
+/// Where a Dask scheduler listens.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct DaskAddress {
+    /// The host's address.
+    pub ip: String,
+    /// All of it, `tcp://host:port`.
+    pub address: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// What is wanted of the Dask scheduler.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DaskOrder {
+    /// That it runs, with these arguments.
+    Start(serde_json::Map<String, Value>),
+    /// That it ends.
     Stop,
 }
 
@@ -114,8 +139,10 @@ pub enum Event {
 pub enum DbCall {
     /// Records of these ids, with buffers; unknown ones are left out.
     Get(Vec<String>),
-    /// Matching records.
+    /// Matching records, as they are.
     Find(Query, Keys),
+    /// Matching records, as the content and buffers of a `db_reply`.
+    Show(Query, Keys),
     /// Ids of submitted tasks.
     History,
     /// Remove these, and all that match.
@@ -127,6 +154,13 @@ pub enum DbCall {
 pub enum DbReply {
     /// To `Get` and `Find`.
     Records(Vec<Record>),
+    /// To `Show`.
+    Shown {
+        /// The content.
+        content: Vec<u8>,
+        /// The buffers, record by record.
+        buffers: Vec<Bytes>,
+    },
     /// To `History`.
     Ids(Vec<String>),
     /// To `Remove`.
@@ -176,6 +210,10 @@ pub enum Action {
     },
     /// Ask the store; the answer comes as [`Event::Db`] with this number.
     Db(u64, DbCall),
+    /// Who is there has changed: [`Hub::engines_state`] is to be kept, if it is kept at all.
+    EnginesChanged,
+    /// Start or stop a Dask scheduler; what came of it comes as [`Event::Dask`] with this number.
+    Dask(u64, DaskOrder),
     /// Count and log: a peer's mistake.
     Reject(Reason),
     /// End the process after sending what is above.
@@ -220,6 +258,8 @@ pub(super) struct InFlight {
     pub(super) is_task: bool,
     /// Where it was sent; nothing for a task that has not been.
     pub(super) engine: Option<Box<str>>,
+    /// A task of a former controller's, which no scheduler gives up when its engine dies.
+    pub(super) is_orphan: bool,
 }
 
 /// The hub. Calling order: [`handle`](Self::handle) or [`handle_timeout`](Self::handle_timeout), then
@@ -245,6 +285,8 @@ pub struct Hub {
     /// Lost engines whose direct requests may still be answered.
     pub(super) dying: VecDeque<(Duration, Box<str>)>,
     pub(super) asked: HashMap<u64, Asked, FixedState>,
+    /// Engines that have answered a ping and may not have heard that somebody listens to their output.
+    answered: VecDeque<(Duration, Box<str>)>,
     next_call: u64,
     pub(super) actions: VecDeque<Action>,
     pub(super) counters: Counters,
@@ -253,6 +295,10 @@ pub struct Hub {
 /// How often the ping is repeated while engines are coming, and for how long after the last of them asked.
 const PROBE_EVERY: Duration = Duration::from_millis(50);
 const PROBE_FOR: Duration = Duration::from_secs(10);
+/// For each engine that is there a ping takes longer to answer; so many times as long is waited before it is repeated.
+const PROBE_EACH: Duration = Duration::from_micros(200);
+/// How long an engine that has answered a ping may take until its output arrives. Newer ones say so at once; older ones say nothing.
+const LISTEN_WITHIN: Duration = Duration::from_millis(250);
 /// How long subscriptions are gathered before they are answered together: anybody can subscribe, and each answer goes to all.
 const REPUBLISH_AFTER: Duration = Duration::from_millis(100);
 
@@ -273,6 +319,7 @@ impl Hub {
             completed: Ledger::default(),
             dying: VecDeque::new(),
             asked: HashMap::default(),
+            answered: VecDeque::new(),
             next_call: 0,
             actions: VecDeque::new(),
             counters: Counters::default(),
@@ -294,6 +341,7 @@ impl Hub {
             Event::Pong { uuid, text } => self.pong(now, &uuid, &text),
             Event::Subscribed => self.republish_at = self.republish_at.or(Some(now.mono + REPUBLISH_AFTER)),
             Event::Db(number, reply) => self.db_replied(now, number, reply),
+            Event::Dask(number, outcome) => self.dask_replied(now, number, outcome),
             // Without a notification: clients would close, though a controller that reuses its files may be back in a second.
             Event::Stop => self.actions.push_back(Action::Stop),
         }
@@ -314,8 +362,14 @@ impl Hub {
             self.actions.push_back(Action::Ping(self.hearts.ping().to_owned()));
         }
         if self.is_probing(now.mono) && now.mono >= self.next_probe {
-            self.next_probe = now.mono + PROBE_EVERY;
+            self.next_probe = now.mono + PROBE_EVERY.max(PROBE_EACH * u32::try_from(self.engines.live.len()).unwrap_or(u32::MAX));
             self.actions.push_back(Action::Ping(self.hearts.ping().to_owned()));
+        }
+        while let Some((until, _)) = self.answered.front()
+            && *until <= now.mono
+            && let Some((_, uuid)) = self.answered.pop_front()
+        {
+            self.confirm(now, &uuid);
         }
         let late: Vec<Box<str>> =
             self.engines.pending.iter().filter(|(_, pending)| pending.until <= now.mono).map(|(uuid, _)| uuid.clone()).collect();
@@ -347,7 +401,7 @@ impl Hub {
         if self.is_probing(now) {
             next = next.min(self.next_probe);
         }
-        if let Some((until, _)) = self.dying.front() {
+        for (until, _) in self.dying.front().into_iter().chain(self.answered.front()) {
             next = next.min(*until);
         }
         self.republish_at.map_or(next, |at| next.min(at))
@@ -380,6 +434,12 @@ impl Hub {
         self.actions.push_back(Action::Notify(parts));
     }
 
+    pub(super) fn order_dask(&mut self, order: DaskOrder, asked: Asked) {
+        self.next_call += 1;
+        self.asked.insert(self.next_call, asked);
+        self.actions.push_back(Action::Dask(self.next_call, order));
+    }
+
     pub(super) fn call_db(&mut self, call: DbCall, asked: Asked) {
         self.next_call += 1;
         self.asked.insert(self.next_call, asked);
@@ -398,12 +458,54 @@ impl Hub {
         let Some(uuid) = std::str::from_utf8(uuid).ok().filter(|uuid| self.hearts.pong(uuid, text)) else {
             return self.reject(Reason::StrayPong);
         };
-        if let Some(number) = self.engines.confirm(uuid) {
-            self.counters.registered += 1;
-            tracing::info!("engine {number} ({uuid}) registered");
-            self.actions.push_back(Action::EngineUp { uuid: uuid.into(), number });
-            self.notify(now, "registration_notification", b"{}", &serde_json::json!({"id": number, "uuid": uuid}));
+        let Some(pending) = self.engines.pending.get_mut(uuid) else { return };
+        if pending.heard {
+            self.confirm(now, uuid);
+        } else if pending.answered.is_none() {
+            pending.answered = Some(now.mono);
+            self.answered.push_back((now.mono + LISTEN_WITHIN, uuid.into()));
         }
+    }
+
+    /// Output of an engine that is coming: the last of its channels that it can not be reached by unless it says so.
+    pub(super) fn heard(&mut self, now: Now, uuid: &str) {
+        let Some(pending) = self.engines.pending.get_mut(uuid) else { return };
+        pending.heard = true;
+        if pending.answered.is_some() {
+            self.confirm(now, uuid);
+        }
+    }
+
+    /// A pending engine is there.
+    fn confirm(&mut self, now: Now, uuid: &str) {
+        let Some(number) = self.engines.confirm(uuid) else { return };
+        self.counters.registered += 1;
+        tracing::info!("engine {number} ({uuid}) registered");
+        self.actions.push_back(Action::EngineUp { uuid: uuid.into(), number });
+        self.actions.push_back(Action::EnginesChanged);
+        self.notify(now, "registration_notification", b"{}", &serde_json::json!({"id": number, "uuid": uuid}));
+    }
+
+    /// Takes over the engines of a former controller, and what its records say is not done: what was sent to an engine that is there may
+    /// still be answered, what was sent to another will not, and what was sent nowhere is sent now.
+    pub fn restore(&mut self, state: &EnginesState) {
+        for (&number, uuid) in &state.engines {
+            if self.engines.restore(uuid, number) {
+                self.hearts.resume(uuid);
+                self.actions.push_back(Action::EngineUp { uuid: uuid.as_str().into(), number });
+            }
+        }
+        self.engines.continue_at(state.next_id);
+        tracing::info!("{} engines restored; those that do not answer will be lost", self.engines.live.len());
+        if self.config.keeps_records {
+            let keys = Keys { buffers: true, ..Keys::default() };
+            self.call_db(DbCall::Find(Query::pending(), keys), Asked::Restore);
+        }
+    }
+
+    /// Who is there, for [`restore`](Self::restore) of the next controller.
+    pub fn engines_state(&self) -> EnginesState {
+        self.engines.state()
     }
 
     /// An engine is gone, for whatever reason.
@@ -412,6 +514,7 @@ impl Hub {
         tracing::info!("engine {number} ({}) unregistered", live.uuid);
         self.hearts.forget(&live.uuid);
         self.actions.push_back(Action::EngineDown { uuid: live.uuid.clone(), number });
+        self.actions.push_back(Action::EnginesChanged);
         self.notify(now, "unregistration_notification", b"{}", &serde_json::json!({"id": number, "uuid": live.uuid}));
         self.dies(now, &live.uuid);
     }

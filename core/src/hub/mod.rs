@@ -15,6 +15,6 @@ pub mod driver;
 #[cfg(feature = "net")]
 mod store;
 
-pub use engines::EngineNumber;
+pub use engines::{EngineNumber, EnginesState};
 pub use hearts::Hearts;
-pub use machine::{Action, Copied, Counters, DbCall, DbReply, Event, Hub, HubConfig, Now, Reason, Topic};
+pub use machine::{Action, Copied, Counters, DaskAddress, DaskOrder, DbCall, DbReply, Event, Hub, HubConfig, Now, Reason, Topic};

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::answers::{Asked, Asker, Failure};
 use super::engines::EngineNumber;
-use super::machine::{Action, DbCall, Hub, Now, Reason};
+use super::machine::{Action, DaskOrder, DbCall, Hub, Now, Reason};
 use crate::Envelope;
 use crate::db::{Keys, Query};
 use crate::wire::{self, Header};
@@ -38,6 +38,7 @@ struct Content<'a> {
     status_only: Option<Value>,
     query: Option<Map<String, Value>>,
     keys: Option<Vec<String>>,
+    scheduler_args: Option<Map<String, Value>>,
 }
 
 fn truth(value: Option<&Value>) -> bool {
@@ -108,7 +109,7 @@ impl Hub {
                 let query =
                     Query::parse(&content.query.unwrap_or_default()).map_err(|e| Failure::own(e.ename(), e.to_string()))?;
                 let keys = Keys::parse(&content.keys.unwrap_or_default()).map_err(|e| Failure::own(e.ename(), e.to_string()))?;
-                self.call_db(DbCall::Find(query, keys.clone()), Asked::Find(asker.clone(), keys));
+                self.call_db(DbCall::Show(query, keys), Asked::Find(asker.clone()));
                 Ok(())
             }
             "purge_request" => self.purge(&content, asker),
@@ -123,8 +124,18 @@ impl Hub {
                 self.actions.push_back(Action::Stop);
                 Ok(())
             }
-            "become_dask_request" | "stop_distributed_request" => {
-                Err(Failure::hub("NotImplementedError", "this controller does not start a Dask scheduler"))
+            "become_dask_request" | "stop_distributed_request" if !self.config.allows_dask => {
+                let how = "this controller may not start a Dask scheduler: set `allow = true` under [dask] in pointsman.toml";
+                Err(Failure::hub("PermissionError", how))
+            }
+            "become_dask_request" => {
+                let arguments = content.scheduler_args.unwrap_or_default();
+                self.order_dask(DaskOrder::Start(arguments), Asked::BecomeDask(asker.clone()));
+                Ok(())
+            }
+            "stop_distributed_request" => {
+                self.order_dask(DaskOrder::Stop, Asked::StopDask(asker.clone()));
+                Ok(())
             }
             unknown => {
                 self.reject(Reason::UnknownType(unknown.chars().take(60).collect()));

@@ -1,16 +1,26 @@
-//! The thread that owns the task records, so that a slow or locked store delays nobody: work waits in a bounded mailbox, and what does
-//! not fit is counted and said.
+//! The thread that owns the task records, so that a slow, locked or unreachable store delays nobody: work waits in a bounded mailbox and is
+//! done when the store can be had again. What does not fit is counted and said.
 
+use std::collections::VecDeque;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::driver::HubInput;
-use super::machine::{DbCall, DbReply};
-use crate::db::{DbError, Patch, TaskDb};
+use super::machine::DbCall;
+use crate::db::{DbError, Patch, Retention, TaskDb};
 use crate::net::{Clock, Complaints, Mailbox, Outbox};
 
 /// How long merged records may wait for their commit.
 const COMMIT_AFTER: Duration = Duration::from_millis(500);
+/// How often a store that can not be had is tried.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How often retention is looked at, and how much it removes at once.
+const EXPIRE_EVERY: Duration = Duration::from_secs(10);
+const EXPIRE_AT_ONCE: usize = 1000;
+/// Work taken from the mailbox at once: what waits shall wait there, where it is counted.
+const BATCH: usize = 1024;
+/// How long the last records may take once the process shall end.
+const CLOSE_WITHIN: Duration = Duration::from_millis(3500);
 
 pub(super) enum Job {
     Merge { id: String, patch: Patch, create: bool },
@@ -18,63 +28,157 @@ pub(super) enum Job {
     Close,
 }
 
-/// Starts the thread. It ends at [`Job::Close`], after everything before it is durable.
-pub(super) fn start(mut db: Box<dyn TaskDb>, jobs: Mailbox<Job>, replies: Outbox<HubInput>) -> std::io::Result<JoinHandle<()>> {
+/// A store to open on the thread that will own it, and what to keep in it.
+pub struct Records {
+    /// The store.
+    pub db: Box<dyn TaskDb>,
+    /// Which completed records are dropped when.
+    pub retention: Vec<Retention>,
+}
+
+impl From<Box<dyn TaskDb>> for Records {
+    fn from(db: Box<dyn TaskDb>) -> Self {
+        Records { db, retention: Vec::new() }
+    }
+}
+
+/// Starts the thread. It ends at [`Job::Close`], after everything before it is durable or the patience is over.
+pub(super) fn start(records: Records, jobs: Mailbox<Job>, replies: Outbox<HubInput>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("records".into()).spawn(move || {
-        let clock = Clock::default();
-        let mut complaints = Complaints::new("records");
-        let mut batch = Vec::new();
-        let mut commit_at: Option<Duration> = None;
-        loop {
-            let wait_ms = commit_at.map_or(-1, |at| at.saturating_sub(clock.now()).as_millis() as i64 + 1);
-            let _ = zmq::poll(&mut [zmq::PollItem::from_fd(jobs.fd(), zmq::POLLIN)], wait_ms);
-            jobs.take(4096, &mut batch);
-            let mut close = false;
-            for job in batch.drain(..) {
-                match job {
-                    Job::Merge { id, patch, create } => {
-                        if let Err(error) = db.merge(&id, patch, create) {
-                            complaints.note(clock.now(), "could not write", error);
-                        }
-                        commit_at = commit_at.or(Some(clock.now() + COMMIT_AFTER));
-                    }
-                    Job::Call(number, call) => {
-                        let reply = answer(&mut *db, call);
-                        replies.send_always(HubInput::Db(number, reply));
-                    }
-                    Job::Close => close = true,
-                }
-            }
-            if close || commit_at.is_some_and(|at| at <= clock.now()) {
-                if let Err(error) = db.flush() {
-                    complaints.note(clock.now(), "could not commit", error);
-                }
-                commit_at = None;
-            }
-            if close {
-                return;
-            }
-        }
+        let keeper = Keeper {
+            db: records.db,
+            rules: records.retention,
+            replies,
+            clock: Clock::default(),
+            complaints: Complaints::new("records"),
+            taken: VecDeque::new(),
+            commit_at: None,
+            retry_at: None,
+            expire_at: EXPIRE_EVERY / 10,
+            removed: 0,
+            close_by: None,
+        };
+        keeper.run(&jobs);
     })
 }
 
-fn answer(db: &mut dyn TaskDb, call: DbCall) -> Result<DbReply, DbError> {
-    match call {
-        DbCall::Get(ids) => {
-            let mut records = Vec::new();
-            for id in ids {
-                records.extend(db.get(&id)?);
+struct Keeper {
+    db: Box<dyn TaskDb>,
+    rules: Vec<Retention>,
+    replies: Outbox<HubInput>,
+    clock: Clock,
+    complaints: Complaints,
+    taken: VecDeque<Job>,
+    commit_at: Option<Duration>,
+    retry_at: Option<Duration>,
+    expire_at: Duration,
+    removed: usize,
+    close_by: Option<Duration>,
+}
+
+impl Keeper {
+    fn run(mut self, jobs: &Mailbox<Job>) {
+        let mut batch = Vec::new();
+        loop {
+            self.sleep(jobs);
+            if self.taken.len() < BATCH {
+                jobs.take(BATCH, &mut batch);
+                self.taken.extend(batch.drain(..));
             }
-            Ok(DbReply::Records(records))
+            self.retry_at = None;
+            self.work();
+            let now = self.clock.now();
+            if self.retry_at.is_none() && (self.close_by.is_some() || self.commit_at.is_some_and(|at| at <= now)) {
+                self.commit();
+            }
+            if let Some(close_by) = self.close_by {
+                let waiting = self.taken.len() + jobs.len();
+                if waiting == 0 && self.commit_at.is_none() {
+                    return;
+                }
+                if self.clock.now() >= close_by {
+                    tracing::error!("{waiting} updates of task records are lost: the store did not take them in time");
+                    return;
+                }
+            } else if !self.rules.is_empty() && self.retry_at.is_none() && now >= self.expire_at {
+                self.expire();
+            }
         }
-        DbCall::Find(query, keys) => db.find(&query, &keys).map(DbReply::Records),
-        DbCall::History => db.history().map(DbReply::Ids),
-        DbCall::Remove(ids, queries) => {
-            db.remove(&ids)?;
-            for query in queries {
-                db.remove_matching(&query)?;
+    }
+
+    /// Until there is work, or until it is time to go on with what there is.
+    fn sleep(&self, jobs: &Mailbox<Job>) {
+        let now = self.clock.now();
+        let until = |at: Duration| at.saturating_sub(now).as_millis() as i64 + 1;
+        let outcome = if let Some(at) = self.retry_at {
+            zmq::poll(&mut [], until(at)) // not the mailbox: it may be full
+        } else if !self.taken.is_empty() {
+            Ok(0)
+        } else {
+            let expiry = Some(self.expire_at).filter(|_| !self.rules.is_empty());
+            let wait_ms = [self.commit_at, expiry, self.close_by].into_iter().flatten().min().map_or(-1, until);
+            zmq::poll(&mut [zmq::PollItem::from_fd(jobs.fd(), zmq::POLLIN)], wait_ms)
+        };
+        // An interrupted sleep is a short one.
+        let _ = outcome;
+    }
+
+    /// Does what has been taken, in order, until the store can not be had.
+    fn work(&mut self) {
+        while let Some(job) = self.taken.front() {
+            match job {
+                Job::Merge { id, patch, create } => match self.db.merge(id, patch, *create) {
+                    Ok(()) => self.commit_at = self.commit_at.or(Some(self.clock.now() + COMMIT_AFTER)),
+                    Err(DbError::Busy(reason)) => return self.wait(&reason),
+                    Err(error) => self.complaints.note(self.clock.now(), "an update is lost", error),
+                },
+                Job::Call(number, call) => {
+                    let reply = call.perform(&mut *self.db);
+                    self.replies.send_always(HubInput::Db(*number, reply));
+                }
+                Job::Close => self.close_by = Some(self.clock.now() + CLOSE_WITHIN),
             }
-            Ok(DbReply::Removed)
+            self.taken.pop_front();
+        }
+    }
+
+    fn wait(&mut self, reason: &str) {
+        let now = self.clock.now();
+        self.retry_at = Some(now + RETRY_AFTER);
+        self.complaints.note(now, "the store can not be had, updates wait", reason);
+    }
+
+    fn commit(&mut self) {
+        match self.db.flush() {
+            Ok(()) => self.commit_at = None,
+            Err(DbError::Busy(reason)) => self.wait(&reason),
+            Err(error) => {
+                let now = self.clock.now();
+                self.complaints.note(now, "could not commit, will be tried again", error);
+                self.commit_at = Some(now + COMMIT_AFTER);
+            }
+        }
+    }
+
+    fn expire(&mut self) {
+        let now = self.clock.now();
+        self.expire_at = now + EXPIRE_EVERY;
+        match self.db.expire(&self.rules, Clock::date(), EXPIRE_AT_ONCE) {
+            Ok(EXPIRE_AT_ONCE) => {
+                self.removed += EXPIRE_AT_ONCE;
+                self.expire_at = now; // there may be more, after what clients want
+            }
+            Ok(more) => {
+                let removed = std::mem::take(&mut self.removed) + more;
+                if removed > 0 {
+                    tracing::info!("{removed} task records have expired");
+                    self.commit();
+                    if let Err(error) = self.db.compact() {
+                        self.complaints.note(now, "could not compact", error);
+                    }
+                }
+            }
+            Err(error) => self.complaints.note(now, "could not remove expired records", error),
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::machine::{Action, Hub, InFlight, Now, Reason, Topic};
 use crate::Envelope;
-use crate::db::{Key, Patch};
+use crate::db::{Key, Patch, Record};
 use crate::wire::{self, ErrorContent, Header, Parent, ReplyMetadata, Status};
 
 impl Hub {
@@ -48,7 +48,7 @@ impl Hub {
                 Some(None) => self.dies(now, engine.as_deref().unwrap_or_default()),
                 None => self.unassigned += 1,
             }
-            self.in_flight.insert(id.into(), InFlight { is_task, engine });
+            self.in_flight.insert(id.into(), InFlight { is_task, engine, is_orphan: false });
         }
         let labelled: Labelled<'_> = wire::object(envelope.metadata()).unwrap_or_default();
         let mut patch = Patch::default()
@@ -116,7 +116,7 @@ impl Hub {
 
     /// A request is no longer in flight. Returns whether it was a task, or nothing if it was not in flight.
     fn complete(&mut self, id: &str, status: Status) -> Option<bool> {
-        let InFlight { is_task, engine } = self.in_flight.remove(id)?;
+        let InFlight { is_task, engine, .. } = self.in_flight.remove(id)?;
         self.completed.set(id, 1);
         match engine.as_deref().map(|uuid| self.engines.by_uuid(uuid)) {
             Some(Some(live)) => {
@@ -132,7 +132,7 @@ impl Hub {
 
     /// Direct requests of a lost engine that nobody will answer: their records say so. Clients know by the notification.
     pub(super) fn strand(&mut self, now: Now, uuid: &str) {
-        let lost = |request: &InFlight| !request.is_task && request.engine.as_deref() == Some(uuid);
+        let lost = |request: &InFlight| (!request.is_task || request.is_orphan) && request.engine.as_deref() == Some(uuid);
         let ids: Vec<Box<str>> = self.in_flight.iter().filter(|(_, r)| lost(r)).map(|(id, _)| id.clone()).collect();
         for id in ids {
             self.complete(&id, Status::Error);
@@ -148,6 +148,39 @@ impl Hub {
         }
     }
 
+    /// Takes over what a former controller has not finished. Returns the requests that are to be sent now.
+    pub(super) fn restore_requests(&mut self, now: Now, records: Vec<Record>) {
+        let (mut waiting, mut lost) = (0, 0);
+        for record in records {
+            let is_task = record.value(Key::Queue) == "task";
+            let engine = record.value(Key::EngineUuid).as_str().map(Box::<str>::from);
+            if self.in_flight.contains_key(record.id.as_str()) {
+                continue; // a client was quicker
+            }
+            let live = engine.as_deref().map(|uuid| self.engines.by_uuid(uuid));
+            match (live, &engine) {
+                (Some(Some(live)), _) => *(if is_task { &mut live.tasks } else { &mut live.queue }) += 1,
+                (_, Some(_)) => lost += 1,
+                (_, None) if is_task => {
+                    waiting += 1;
+                    self.unassigned += 1;
+                    let part = |key| record.json(key).map_or_else(|| b"{}".to_vec(), |json| json.to_vec());
+                    let message = self.for_nobody(part(Key::Header), part(Key::Metadata), part(Key::Content), &record.buffers);
+                    self.actions.push_back(Action::Resubmit(message));
+                }
+                (_, None) => continue,
+            }
+            let is_orphan = engine.is_some();
+            self.in_flight.insert(record.id.as_str().into(), InFlight { is_task, engine: engine.clone(), is_orphan });
+            if let Some(uuid) = engine.filter(|uuid| self.engines.by_uuid(uuid).is_none()) {
+                self.dies(now, &uuid);
+            }
+        }
+        if waiting + lost > 0 {
+            tracing::info!("{waiting} tasks of the former controller that had not been sent are sent now; {lost} were on engines that are gone");
+        }
+    }
+
     fn output(&mut self, now: Now, header: &Header<'_>, envelope: &Envelope) {
         #[derive(Default, Deserialize)]
         #[serde(default)]
@@ -155,6 +188,9 @@ impl Hub {
             name: Option<String>,
             text: Option<String>,
             code: Option<String>,
+        }
+        if !self.engines.pending.is_empty() {
+            self.heard(now, &header.session);
         }
         if header.msg_type == "shutdown_reply" {
             if let Some(&number) = self.engines.numbers.get(&*header.session) {

@@ -51,8 +51,8 @@ impl Client {
     /// If nobody answers within `timeout`.
     pub fn connect(context: &zmq::Context, file: &ClientFile, timeout: Duration) -> Result<Client, PeerError> {
         let session = Session::new(Signer::new(file.common.key.as_bytes()), fresh_id(), "pointsman", std::process::id());
-        let dealer = |port: u16| connect(context, zmq::DEALER, b"", &file.common.url(port)).map(Port::from);
-        let notifications = connect(context, zmq::SUB, b"", &file.common.url(file.notification))?;
+        let dealer = |port: u16| connect(context, zmq::DEALER, b"", &file.common, port).map(Port::from);
+        let notifications = connect(context, zmq::SUB, b"", &file.common, file.notification)?;
         notifications.set_subscribe(b"")?;
         let mut client = Client {
             query: dealer(file.common.registration)?,

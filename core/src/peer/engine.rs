@@ -165,7 +165,7 @@ impl Engine {
     ) -> Result<EngineHandle, PeerError> {
         let uuid = fresh_id();
         let mut session = Session::new(Signer::new(file.common.key.as_bytes()), uuid.clone(), "pointsman", std::process::id());
-        let dial = |kind, port: u16| connect(context, kind, uuid.as_bytes(), &file.common.url(port));
+        let dial = |kind, port: u16| connect(context, kind, uuid.as_bytes(), &file.common, port);
         let query = Port::from(dial(zmq::DEALER, file.common.registration)?);
         let mut content = json!({"uuid": uuid});
         if let Some(number) = wanted_number {
@@ -181,7 +181,7 @@ impl Engine {
             shell.connect(&file.common.url(*leaf))?;
         }
         let control = dial(zmq::ROUTER, file.common.control)?;
-        let iopub = dial(zmq::PUB, file.common.iopub)?;
+        let iopub = dial(zmq::XPUB, file.common.iopub)?;
         // Last, as the first answer to a ping is what makes the engine known.
         let pong = dial(zmq::DEALER, file.hb_pong)?;
         let ping = dial(zmq::SUB, file.hb_ping)?;
@@ -224,6 +224,11 @@ impl Engine {
         let mut finished = Vec::new();
         while !self.stop.load(Ordering::Acquire) {
             let mut busy = false;
+            while self.iopub.take(&mut buffer)? {
+                if buffer.frames().first().is_some_and(|frame| frame.as_ref().first() == Some(&1)) {
+                    self.welcome()?;
+                }
+            }
             while self.ping.take(&mut buffer)? {
                 self.last_ping = self.clock.now();
                 self.pong.send(buffer.frames_mut())?;
@@ -258,10 +263,11 @@ impl Engine {
                     zmq::PollItem::from_fd(self.done.fd(), zmq::POLLIN),
                     self.ping.socket().as_poll_item(zmq::POLLIN),
                     self.control.socket().as_poll_item(zmq::POLLIN),
+                    self.iopub.socket().as_poll_item(zmq::POLLIN),
                     self.shell.socket().as_poll_item(zmq::POLLIN),
                 ];
                 // The last only while there is room; the timeout is how soon `stop` is seen.
-                let watched = if self.waiting.len() < READ_AHEAD { 4 } else { 3 };
+                let watched = if self.waiting.len() < READ_AHEAD { 5 } else { 4 };
                 match zmq::poll(&mut items[..watched], 100) {
                     Ok(_) | Err(zmq::Error::EINTR) => {}
                     Err(error) => return Err(error.into()),
@@ -386,6 +392,13 @@ impl Engine {
     }
 
     /// Publishes the state of a request, unless its client said that it does not care.
+    /// Tells whoever has subscribed to its output that they will get it (as ipykernel does).
+    fn welcome(&mut self) -> Result<(), PeerError> {
+        let content = json!({"subscription": ""}).to_string().into_bytes();
+        let parts = self.session.compose("iopub_welcome", Clock::date(), b"{}", b"{}", content);
+        Ok(self.iopub.send_parts(parts.iter().map(Vec::as_slice))?)
+    }
+
     fn publish_status(&mut self, request: &Envelope, state: &str) -> Result<(), PeerError> {
         self.publish(request, "status", "status", &json!({"execution_state": state}))
     }

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use crate::net::Frame;
 
 /// How long a message is kept.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a kept message is tried again.
 pub(super) const RETRY: Duration = Duration::from_millis(10);
 /// The most messages that are kept.

@@ -97,7 +97,7 @@ pub fn run_broadcast(tree: Broadcast, sockets: BroadcastSockets, inputs: &Mailbo
 }
 
 /// How long an engine that is known may take to connect to its leaf.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How often what could not be sent is tried again.
 const RETRY: Duration = Duration::from_millis(20);
 /// The most requests that wait for a connection.

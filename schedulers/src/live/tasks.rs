@@ -241,6 +241,8 @@ impl<S: Scheme> Driver<S> {
                 Action::PassOn { payload } => {
                     self.complain("unknown reply", "passed on to its client: its request was not seen by this scheduler");
                     self.relay_reply(&payload)?;
+                    // The hub may know it from the records of a former controller.
+                    self.copy(Topic::OutTask, payload.message().clone());
                 }
                 Action::Fail { kind, engine, payload } => self.fail(kind, engine, &payload)?,
                 Action::Reject { reason } => self.rejected(reason),

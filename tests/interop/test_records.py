@@ -1,0 +1,151 @@
+"""Task records in SQLite, read and written by both sides."""
+
+import contextlib
+import datetime
+import os
+import sqlite3
+import time
+
+import ipyparallel as ipp
+import pytest
+from conftest import raises, wait_until
+from ipyparallel.controller.sqlitedb import SQLiteDB
+
+
+@contextlib.contextmanager
+def stock_store(folder):
+    """ipyparallel's own store, without the event loop that commits for it."""
+    import tornado.ioloop
+
+    class NoCallback:
+        def __init__(self, *args):
+            pass
+
+        def start(self):
+            pass
+
+        stop = start
+
+    before, tornado.ioloop.PeriodicCallback = tornado.ioloop.PeriodicCallback, NoCallback
+    try:
+        db = SQLiteDB(location=str(folder))
+        # With newer SQLite it does not recognise its own table and would start another.
+        db.table = "ipython-tasks"
+        yield db
+        db.close()
+    finally:
+        tornado.ioloop.PeriodicCallback = before
+
+
+def run_some(rc):
+    view = rc.load_balanced_view()
+    sent = [
+        view.apply_async(lambda x: x * 2, 21),
+        rc[0].apply_async(lambda a, b: a + b, b"x" * 100_000, b"y"),
+        rc[0].execute("print('hello'); 6*7", silent=False),
+        view.apply_async(lambda: 1 / 0),
+    ]
+    view.set_flags(retries=0)
+    rc.wait(sent, timeout=30)
+    return [ar.msg_ids[0] for ar in sent]
+
+
+def test_ipyparallel_reads_what_pointsman_wrote(fresh, tmp_path):
+    cluster, rc = fresh(1, "--sqlitedb")
+    ids = run_some(rc)
+    wait_until(lambda: all(r["completed"] for r in rc.db_query({"msg_id": {"$in": ids}}, keys=["completed"])))
+    time.sleep(1)  # its commit
+    with stock_store(tmp_path) as db:
+        assert db.get_history() == ids
+        doubled, joined, printed, failed = (db.get_record(msg_id) for msg_id in ids)
+        assert doubled["header"]["msg_type"] == "apply_request" and doubled["queue"] == "task"
+        assert ipp.serialize.deserialize_object(doubled["result_buffers"])[0] == 42
+        assert ipp.serialize.deserialize_object(joined["result_buffers"])[0] == b"x" * 100_000 + b"y"
+        assert printed["stdout"] == "hello\n" and '"42"' in printed["execute_result"]
+        assert failed["result_content"]["ename"] == "ZeroDivisionError"
+        assert isinstance(doubled["completed"], datetime.datetime) and doubled["submitted"] <= doubled["completed"]
+        assert len(db.find_records({"completed": {"$lt": ipp.util.utcnow()}}, keys=["msg_id"])) == 4
+
+
+def test_pointsman_reads_what_ipyparallel_wrote(fresh, tmp_path):
+    when = datetime.datetime(2026, 1, 2, 3, 4, 5, 678901, datetime.timezone.utc)
+    with stock_store(tmp_path) as db:
+        for number in range(3):
+            from ipyparallel.controller.hub import empty_record
+
+            msg_id = f"old_1_{number}"
+            db.add_record(
+                msg_id,
+                {
+                    **empty_record(),
+                    "msg_id": msg_id,
+                    "header": {"msg_id": msg_id, "msg_type": "apply_request", "session": "old", "date": when},
+                    "metadata": {},
+                    "content": {},
+                    "buffers": [b"", b"", os.urandom(10)],
+                    "submitted": when + datetime.timedelta(seconds=number),
+                    "completed": when + datetime.timedelta(minutes=number),
+                    "received": when,
+                    "engine_uuid": "gone",
+                    "result_header": {"msg_type": "apply_reply", "msg_id": "r", "date": when},
+                    "result_metadata": {"status": "ok", "engine": "gone"},
+                    "result_content": {"status": "ok"},
+                    "result_buffers": ipp.serialize.serialize_object(number * 11),
+                    "queue": "task",
+                    "stdout": "",
+                    "stderr": "",
+                    "label": {"n": number},
+                },
+            )
+    cluster, rc = fresh(1, "--sqlitedb")
+    assert rc.hub_history() == ["old_1_0", "old_1_1", "old_1_2"]
+    found = rc.db_query({"completed": {"$gt": when + datetime.timedelta(seconds=30)}}, keys=["label", "buffers", "completed"])
+    assert [r["label"] for r in found] == [{"n": 1}, {"n": 2}]
+    assert [len(b) for b in found[0]["buffers"]] == [0, 0, 10]
+    assert found[0]["completed"] == when + datetime.timedelta(minutes=1)
+    assert [rc.get_result(f"old_1_{n}").get(timeout=10) for n in range(3)] == [0, 11, 22]
+    rc.purge_hub_results("old_1_0")
+    assert rc.hub_history() == ["old_1_1", "old_1_2"]
+
+
+def test_a_locked_file_delays_no_task_and_catches_up(fresh, tmp_path):
+    cluster, rc = fresh(2, "--sqlitedb")
+    view = rc.load_balanced_view()
+    view.map_sync(lambda x: x, range(4))
+    time.sleep(1)
+    lock = sqlite3.connect(os.path.join(tmp_path, "tasks.db"), isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    started = time.monotonic()
+    while time.monotonic() - started < 4:
+        assert view.apply_async(lambda x: x, 1).get(timeout=5) == 1
+    count = len(rc.history)
+    lock.execute("ROLLBACK")
+    wait_until(lambda: sum(r["completed"] is not None for r in rc.db_query({}, keys=["completed"])) == count)
+
+
+def test_bad_questions_get_answers(fresh):
+    cluster, rc = fresh(1, "--sqlitedb")
+    with raises("KeyError"):
+        rc.db_query({"nonsense": 1})
+    with raises("KeyError"):
+        rc.db_query({"msg_id": {"$near": 1}})
+    with raises("TypeError"):
+        rc.db_query({"msg_id": {"$in": 5}})
+    with raises("KeyError"):
+        rc.db_query({}, keys=["nonsense"])
+    with raises("KeyError"):
+        rc.get_result("nobody").get(timeout=10)
+    # What the client library would not let through.
+    for msg_type, content, ename in [
+        ("purge_request", {"engine_ids": [99], "msg_ids": []}, "IndexError"),
+        ("purge_request", {"engine_ids": "x", "msg_ids": {"a": 1}}, "TypeError"),
+        ("queue_request", {"targets": []}, "IndexError"),
+        ("queue_request", {"targets": [{"strange": 1}]}, "IndexError"),
+        ("result_request", {"msg_ids": 7}, "TypeError"),
+        ("resubmit_request", {"msg_ids": ["nobody"]}, "KeyError"),
+        ("registration_request", {"uuid": 5}, "TypeError"),
+        ("nonsense_request", {}, "KeyError"),
+        ("db_request", {"query": []}, "TypeError"),
+    ]:
+        reply = rc._send_recv(rc._query_stream, msg_type, content=content)
+        assert (reply["content"]["status"], reply["content"]["ename"]) == ("error", ename), (msg_type, reply["content"])
