@@ -58,7 +58,9 @@ fn behaves(db: &mut dyn TaskDb) {
     assert_eq!((record.value(Key::DisplayData), record.value(Key::Error)), (display.clone(), display));
 
     // Labels are any JSON, and come back as they were.
-    for (number, label) in [json!("plain"), json!("{\"like\": \"json\"}"), json!(5), json!(true), json!([1, "two"])].iter().enumerate() {
+    for (number, label) in
+        [json!("plain"), json!("{\"like\": \"json\"}"), json!(5), json!(true), json!([1, "two"])].iter().enumerate()
+    {
         let id = format!("labelled_1_{number}");
         db.merge(&id, &Patch::default().value(Key::Label, label), true).unwrap();
         assert_eq!(&db.get(&id).unwrap().unwrap().value(Key::Label), label);
@@ -141,6 +143,45 @@ fn sqlite_behaves_and_remembers() {
     assert_eq!(again.history().unwrap(), ["s_1_2", "s_1_7", "s_1_8"]);
     std::fs::write(folder.path().join("junk"), "not a database, but long enough to look like one ".repeat(50)).unwrap();
     assert!(SqliteDb::open(&folder.path().join("junk"), "t").is_err());
+}
+
+/// Needs a server: `POINTSMAN_TEST_MONGODB=mongodb://localhost:27017 cargo test --features mongodb`.
+#[cfg(feature = "mongodb")]
+#[test]
+fn mongodb_behaves_and_remembers() {
+    let Ok(uri) = std::env::var("POINTSMAN_TEST_MONGODB") else {
+        eprintln!("*** SKIPPED: POINTSMAN_TEST_MONGODB names no server ***");
+        return;
+    };
+    let name = format!("pointsman-test-{}", std::process::id());
+    let open = || pointsman_core::db::MongoDb::open(&uri, &name).unwrap();
+    behaves(&mut open());
+    let mut again = open();
+    assert_eq!(again.history().unwrap(), ["s_1_2", "s_1_7", "s_1_8"]);
+    takes_what_is_odd(&mut again);
+    assert_eq!(again.remove_matching(&Query::default()).unwrap(), 8);
+}
+
+/// Names, depths and sizes that a database may not like cost the record concerned something, and no other anything.
+#[cfg(feature = "mongodb")]
+fn takes_what_is_odd(db: &mut dyn TaskDb) {
+    let nested = |depth| (0..depth).fold(json!(1), |inner, _| json!([inner]));
+    let odd = json!({"$set": {"a.b": 1}, "": {"$date": "2026-11-21T03:00:00Z"}, "nul\0": u64::MAX, "f": 0.1});
+    let mut huge = request(3);
+    huge.buffers = Some(vec![Bytes::from(vec![0; 17 << 20])]);
+    db.merge("odd", &request(1).value(Key::Content, &odd), true).unwrap();
+    for depth in [100, 300] {
+        db.merge(&format!("deep {depth}"), &request(2).value(Key::Content, &nested(depth)), true).unwrap();
+    }
+    db.merge("huge", &huge, true).unwrap();
+    db.merge("even", &request(4), true).unwrap();
+    db.flush().unwrap();
+    let found = db.get("odd").unwrap().unwrap().value(Key::Content);
+    assert_eq!((&found["$set"], &found[""], &found["f"]), (&odd["$set"], &odd[""], &odd["f"]));
+    assert_eq!(db.get("deep 100").unwrap().unwrap().value(Key::Content), nested(100));
+    assert_eq!(db.get("deep 300").unwrap().unwrap().value(Key::Content), Value::Null, "no JSON that anybody reads");
+    assert!(db.get("huge").unwrap().unwrap().buffers.is_empty());
+    assert_eq!(db.get("even").unwrap().unwrap().buffers.len(), 2);
 }
 
 #[test]

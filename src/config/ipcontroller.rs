@@ -425,7 +425,9 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
 fn mongo_args(setting: &Setting, uri: &mut String) -> Result<(), ConfigError> {
     let list = match &setting.value {
         Value::Array(list) => list.clone(),
-        Value::String(text) => literal::parse(text).and_then(|value| value.as_array().cloned()).unwrap_or_else(|| vec![text.as_str().into()]),
+        Value::String(text) => {
+            literal::parse(text).and_then(|value| value.as_array().cloned()).unwrap_or_else(|| vec![text.as_str().into()])
+        }
         _ => return Err(wrong(setting, "expected a list")),
     };
     match list.as_slice() {
@@ -442,7 +444,10 @@ fn mongo_args(setting: &Setting, uri: &mut String) -> Result<(), ConfigError> {
             *uri = format!("mongodb://{host}:{port}");
             Ok(())
         }
-        _ => Err(wrong(setting, "expected [host], [host, port] or [uri]; anything else goes into records.mongodb.uri of pointsman.toml")),
+        _ => Err(wrong(
+            setting,
+            "expected [host], [host, port] or [uri]; anything else goes into records.mongodb.uri of pointsman.toml",
+        )),
     }
 }
 
@@ -455,7 +460,8 @@ fn mongo_kwargs(setting: &Setting, uri: &mut String) -> Result<(), ConfigError> 
     let Some(Value::Object(arguments)) = parsed else { return Err(wrong(setting, "expected a dict")) };
     let unknown = arguments.keys().find(|name| !matches!(name.as_str(), "host" | "port"));
     if let Some(unknown) = unknown {
-        let reason = format!("{unknown}: only host and port are taken from here; put the rest into records.mongodb.uri of pointsman.toml");
+        let reason =
+            format!("{unknown}: only host and port are taken from here; put the rest into records.mongodb.uri of pointsman.toml");
         return Err(ConfigError::Value { setting: setting.origin.clone(), reason });
     }
     let host = arguments.get("host").and_then(Value::as_str).unwrap_or("localhost");
@@ -533,7 +539,13 @@ mod tests {
         let warnings = read(&["--shceme=lru", "--IPController.colour=red"], folder.path()).unwrap().warnings;
         assert!(warnings[0].contains("did you mean --scheme?") && warnings[1].contains("IPController.colour"), "{warnings:?}");
         assert!(matches!(read(&["-x"], folder.path()), Err(ConfigError::Option(_))));
-        for line in ["--ping=soon", "--hwm=-1", "--transport=carrier-pigeon", "--MongoDB.connection_kwargs={'tls': True}", "--Session.packer=pickle"] {
+        for line in [
+            "--ping=soon",
+            "--hwm=-1",
+            "--transport=carrier-pigeon",
+            "--MongoDB.connection_kwargs={'tls': True}",
+            "--Session.packer=pickle",
+        ] {
             let error = read(&[line], folder.path()).unwrap_err().to_string();
             assert!(error.starts_with(line.split('=').next().unwrap()), "{error}");
         }

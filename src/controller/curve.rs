@@ -125,8 +125,7 @@ impl Gate {
     pub(super) fn serve(&self, stop: &pointsman_core::net::Mailbox<()>) -> anyhow::Result<()> {
         let mut told = Vec::new();
         loop {
-            let mut items =
-                [zmq::PollItem::from_fd(stop.fd(), zmq::POLLIN), self.socket.as_poll_item(zmq::POLLIN)];
+            let mut items = [zmq::PollItem::from_fd(stop.fd(), zmq::POLLIN), self.socket.as_poll_item(zmq::POLLIN)];
             match zmq::poll(&mut items, -1) {
                 Ok(_) | Err(zmq::Error::EINTR) => {}
                 Err(error) => return Err(error.into()),

@@ -92,7 +92,10 @@ impl DaskKeeper {
                 break address;
             }
             if let Ok(Some(status)) = child.try_wait() {
-                return Err(format!("'{}' ended at once ({status}); its reason is in the controller's log", self.config.command.join(" ")));
+                return Err(format!(
+                    "'{}' ended at once ({status}); its reason is in the controller's log",
+                    self.config.command.join(" ")
+                ));
             }
             if clock.now() > timeout {
                 let _ = child.kill();

@@ -332,7 +332,11 @@ impl Outlet for Schedulers {
         // Said before it is too late: beyond the limit connections are refused without a word.
         if self.live * 10 >= self.room_for_engines * 9 && self.live.is_power_of_two() || self.live == self.room_for_engines {
             let needed = open_files::needed(self.live * 2);
-            tracing::warn!("{} engines, and files for {}: for twice as many set `ulimit -Hn {needed}`", self.live, self.room_for_engines);
+            tracing::warn!(
+                "{} engines, and files for {}: for twice as many set `ulimit -Hn {needed}`",
+                self.live,
+                self.room_for_engines
+            );
         }
     }
 
@@ -421,9 +425,7 @@ fn open_records(config: &Config) -> anyhow::Result<Box<dyn TaskDb>> {
         Store::Memory => Box::new(MemoryDb::new(records.memory)),
         Store::None => Box::new(NoDb),
         #[cfg(feature = "mongodb")]
-        Store::Mongodb => {
-            Box::new(pointsman_core::db::MongoDb::open(&records.mongodb.uri, &records.mongodb.database)?)
-        }
+        Store::Mongodb => Box::new(pointsman_core::db::MongoDb::open(&records.mongodb.uri, &records.mongodb.database)?),
         #[cfg(not(feature = "mongodb"))]
         Store::Mongodb => bail!(
             "records.store: this program was built without MongoDB: build it with `--features mongodb`, or use sqlite or memory"

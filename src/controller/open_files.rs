@@ -13,7 +13,10 @@ pub(super) fn raise_limit() -> u64 {
     });
     let engines = limit.saturating_sub(FILES_BASE) / FILES_EACH;
     if engines < 1000 {
-        tracing::warn!("{limit} open files are allowed, enough for {engines} engines; for 1000 set `ulimit -Hn {}`", needed(1000));
+        tracing::warn!(
+            "{limit} open files are allowed, enough for {engines} engines; for 1000 set `ulimit -Hn {}`",
+            needed(1000)
+        );
     } else {
         tracing::debug!("{limit} open files are allowed, enough for {engines} engines");
     }

@@ -90,14 +90,9 @@ mod tests {
 
     #[test]
     fn each_limit_takes_the_oldest_and_only_those_it_speaks_of() {
-        let record = |n: i64, status| Ended {
-            id: n.to_string(),
-            completed: Some(Date::from_unix_us(n * 1_000_000)),
-            bytes: 10,
-            status,
-        };
-        let ended: Vec<Ended> =
-            (0..10).rev().map(|n| record(n, if n % 2 == 0 { Status::Ok } else { Status::Error })).collect();
+        let record =
+            |n: i64, status| Ended { id: n.to_string(), completed: Some(Date::from_unix_us(n * 1_000_000)), bytes: 10, status };
+        let ended: Vec<Ended> = (0..10).rev().map(|n| record(n, if n % 2 == 0 { Status::Ok } else { Status::Error })).collect();
         let now = Date::from_unix_us(10_000_000);
         let drop = |rules: &[Retention], at_most| doomed(&ended, rules, now, at_most).concat();
         assert_eq!(drop(&[Retention { max_records: Some(7), ..Retention::default() }], 100), "012");

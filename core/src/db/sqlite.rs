@@ -183,9 +183,7 @@ impl SqliteDb {
         }
         let columns: Vec<String> = COLUMNS
             .iter()
-            .map(|(name, form)| {
-                format!("{name} {}{}", form.column_type(), if *name == "msg_id" { " PRIMARY KEY" } else { "" })
-            })
+            .map(|(name, form)| format!("{name} {}{}", form.column_type(), if *name == "msg_id" { " PRIMARY KEY" } else { "" }))
             .collect();
         let (table, more) = (quoted(&name), quoted(&format!("{name}-more")));
         connection.execute_batch(&format!(
@@ -196,7 +194,9 @@ impl SqliteDb {
             quoted(&format!("{name}-completed")),
         ))?;
         let others: Vec<String> = connection
-            .prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB ?1 || '_[0-9]*' AND name NOT GLOB '*-more'")?
+            .prepare(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB ?1 || '_[0-9]*' AND name NOT GLOB '*-more'",
+            )?
             .query_map([&name], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
         if !others.is_empty() {

@@ -173,7 +173,9 @@ impl Hub {
             (Asked::History(asker), DbReply::Ids(history)) => {
                 self.reply(now, &asker, "history_reply", &json!({"status": "ok", "history": history}));
             }
-            (Asked::Find(asker), DbReply::Shown { content, buffers }) => self.reply_json(now, &asker, "db_reply", content, buffers),
+            (Asked::Find(asker), DbReply::Shown { content, buffers }) => {
+                self.reply_json(now, &asker, "db_reply", content, buffers)
+            }
             (Asked::Results { asker, pending, ended, status_only }, DbReply::Records(records)) => {
                 self.answer_results(now, &asker, pending, &ended, status_only, &records)?;
             }

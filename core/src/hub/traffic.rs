@@ -177,7 +177,9 @@ impl Hub {
             }
         }
         if waiting + lost > 0 {
-            tracing::info!("{waiting} tasks of the former controller that had not been sent are sent now; {lost} were on engines that are gone");
+            tracing::info!(
+                "{waiting} tasks of the former controller that had not been sent are sent now; {lost} were on engines that are gone"
+            );
         }
     }
 

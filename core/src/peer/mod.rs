@@ -66,7 +66,9 @@ fn own_curve_keys() -> Result<&'static zmq::CurveKeyPair, PeerError> {
         (Some(public), Some(secret)) => {
             let read = |key: &str| zmq::z85_decode(key).ok().and_then(|key| <[u8; 32]>::try_from(key).ok());
             let (Some(public_key), Some(secret_key)) = (read(&public), read(&secret)) else {
-                return Err(PeerError::Unreadable("IPP_CURVE_PUBLICKEY or IPP_CURVE_SECRETKEY is not a key of 40 Z85 characters".into()));
+                return Err(PeerError::Unreadable(
+                    "IPP_CURVE_PUBLICKEY or IPP_CURVE_SECRETKEY is not a key of 40 Z85 characters".into(),
+                ));
             };
             zmq::CurveKeyPair { public_key, secret_key }
         }
