@@ -19,7 +19,13 @@ def has_curve():
     return "built without it" not in tried.stderr
 
 
-needs_curve = pytest.mark.skipif(not has_curve(), reason="*** this binary was built without CURVE ***")
+@pytest.fixture(scope="module")
+def encrypting():
+    if not has_curve():
+        pytest.skip("*** this binary was built without CURVE ***")
+
+
+needs_curve = pytest.mark.usefixtures("encrypting")
 
 
 def curve_keys(cluster):
