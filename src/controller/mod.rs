@@ -102,6 +102,7 @@ impl Controller {
         let iopub_out = binder.bind(Side::Client, "iopub", zmq::PUB)?;
         let notifications = binder.bind(Side::Client, "notification", zmq::XPUB)?;
         let broadcast_root = binder.bind(Side::Client, "broadcast", zmq::ROUTER)?;
+        binder.say_if_too_few();
         iopub_in.0.set_subscribe(b"")?;
 
         let location = match &config.controller.location {

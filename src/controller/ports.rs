@@ -34,6 +34,9 @@ pub(super) struct Binder<'a> {
     former: Option<&'a (ClientFile, EngineFile)>,
     former_leaves: VecDeque<u16>,
     next_ipc: u16,
+    /// Channels that got a port that was asked for, and channels that got any.
+    chosen: usize,
+    random: usize,
 }
 
 impl<'a> Binder<'a> {
@@ -73,6 +76,8 @@ impl<'a> Binder<'a> {
             former_leaves: former.map(|(_, engine)| engine.broadcast.iter().copied().collect()).unwrap_or_default(),
             former,
             next_ipc: 0,
+            chosen: 0,
+            random: 0,
         })
     }
 
@@ -107,6 +112,17 @@ impl<'a> Binder<'a> {
         let socket = self.socket(zmq::ROUTER, "registration", Side::Engine)?;
         self.bind_to(&socket, Side::Engine, Some(port)).context("the registration channel can not listen for engines")?;
         Ok(Some(socket))
+    }
+
+    /// Says it if there were ports to take, but too few: behind a firewall, the others are the ones that nobody reaches.
+    pub(super) fn say_if_too_few(&self) {
+        if self.former.is_none() && self.chosen > 0 && self.random > 0 {
+            tracing::warn!(
+                "{} ports were given and {} more are needed; those were taken at random (see controller.ports)",
+                self.chosen,
+                self.random
+            );
+        }
     }
 
     fn socket(&self, kind: zmq::SocketType, channel: &str, side: Side) -> anyhow::Result<zmq::Socket> {
@@ -155,7 +171,9 @@ impl<'a> Binder<'a> {
             return self.registration;
         }
         let own = if side == Side::Client { &mut self.client_pool } else { &mut self.engine_pool };
-        own.pop_front().or_else(|| self.common_pool.pop_front())
+        let port = own.pop_front().or_else(|| self.common_pool.pop_front());
+        *(if port.is_some() { &mut self.chosen } else { &mut self.random }) += 1;
+        port
     }
 
     fn bind_to(&mut self, socket: &zmq::Socket, side: Side, wanted: Option<u16>) -> anyhow::Result<u16> {

@@ -125,7 +125,7 @@ impl Hub {
                 Ok(())
             }
             "become_dask_request" | "stop_distributed_request" if !self.config.allows_dask => {
-                let how = "this controller may not start a Dask scheduler: set `allow = true` under [dask] in pointsman.toml";
+                let how = "this controller may not start a Dask scheduler: start it with --allow-dask, or set `allow = true` under [dask] in pointsman.toml";
                 Err(Failure::hub("PermissionError", how))
             }
             "become_dask_request" => {
