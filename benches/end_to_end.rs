@@ -2,87 +2,45 @@
 //! interop tests have installed ipyparallel, its own controller is measured with the same peers in turns within the same run.
 #![allow(missing_docs)]
 
+mod shared;
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pointsman::core::connection_file::{ClientFile, EngineFile};
-use pointsman::core::net::files::read_json;
 use pointsman::core::peer::{Client, Engine, EngineHandle, Functions, TaskRequest};
+use shared::{Controller, PATIENCE};
 
 const ENGINES: usize = 8;
-const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A controller and everything it has started.
-struct Controller {
-    child: Child,
-    folder: tempfile::TempDir,
+/// Process ids of it and its descendants.
+fn tree(controller: &Controller) -> Vec<u32> {
+    let mut tree = vec![controller.child.id()];
+    let parents: Vec<(u32, u32)> = std::fs::read_dir("/proc")
+        .expect("/proc")
+        .flatten()
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            Some((pid, stat(pid)?.get(1)?.parse().ok()?))
+        })
+        .collect();
+    let mut next = 0;
+    while next < tree.len() {
+        let parent = tree[next];
+        tree.extend(parents.iter().filter(|(_, its)| *its == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    tree
 }
 
-impl Controller {
-    fn start(command: &[&str]) -> Controller {
-        let folder = tempfile::tempdir().expect("a folder");
-        let child = Command::new(command[0])
-            .args(&command[1..])
-            .args(["--ping=500", "--log-level=40", "--nodb"])
-            .env("IPP_PROFILE_DIR", folder.path())
-            .env("IPYTHONDIR", folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("a controller");
-        Controller { child, folder }
-    }
-
-    fn file<T: serde::de::DeserializeOwned>(&self, role: &str) -> T {
-        let path = self.folder.path().join(format!("security/ipcontroller-{role}.json"));
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Ok(file) = read_json(&path) {
-                return file;
-            }
-            assert!(Instant::now() < deadline, "no {}", path.display());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Process ids of it and its descendants.
-    fn tree(&self) -> Vec<u32> {
-        let mut tree = vec![self.child.id()];
-        let parents: Vec<(u32, u32)> = std::fs::read_dir("/proc")
-            .expect("/proc")
-            .flatten()
-            .filter_map(|entry| {
-                let pid = entry.file_name().to_str()?.parse().ok()?;
-                Some((pid, stat(pid)?.get(1)?.parse().ok()?))
-            })
-            .collect();
-        let mut next = 0;
-        while next < tree.len() {
-            let parent = tree[next];
-            tree.extend(parents.iter().filter(|(_, its)| *its == parent).map(|(pid, _)| *pid));
-            next += 1;
-        }
-        tree
-    }
-
-    /// CPU seconds so far and resident bytes now, of the whole tree.
-    fn usage(&self) -> (f64, f64, usize) {
-        let tree = self.tree();
-        let field = |pid: u32, index: usize| stat(pid).and_then(|fields| fields.get(index)?.parse::<f64>().ok()).unwrap_or(0.0);
-        let ticks: f64 = tree.iter().map(|&pid| field(pid, 11) + field(pid, 12)).sum();
-        let pages: f64 = tree.iter().map(|&pid| field(pid, 21)).sum();
-        (ticks / 100.0, pages * 4096.0, tree.len())
-    }
-}
-
-impl Drop for Controller {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
-        let _ = self.child.wait();
-    }
+/// CPU seconds so far and resident bytes now, of the whole tree.
+fn usage(controller: &Controller) -> (f64, f64, usize) {
+    let tree = tree(controller);
+    let field = |pid: u32, index: usize| stat(pid).and_then(|fields| fields.get(index)?.parse::<f64>().ok()).unwrap_or(0.0);
+    let ticks: f64 = tree.iter().map(|&pid| field(pid, 11) + field(pid, 12)).sum();
+    let pages: f64 = tree.iter().map(|&pid| field(pid, 21)).sum();
+    (ticks / 100.0, pages * 4096.0, tree.len())
 }
 
 /// The fields of /proc/PID/stat behind the name.
@@ -100,7 +58,7 @@ struct Figures {
 
 /// Runs `count` tasks, at most `window` of them under way at once.
 fn measure(command: &[&str], count: usize, window: usize) -> Figures {
-    let controller = Controller::start(command);
+    let controller = Controller::start(command, "");
     let context = zmq::Context::new();
     let mut functions = Functions::new();
     functions.register_quick("echo", |argument| Ok(argument.to_vec()));
@@ -129,11 +87,11 @@ fn measure(command: &[&str], count: usize, window: usize) -> Figures {
         }
     };
     run(count / 10); // warm
-    let (before, _, _) = controller.usage();
+    let (before, _, _) = usage(&controller);
     let start = Instant::now();
     run(count);
     let elapsed = start.elapsed().as_secs_f64();
-    let (after, resident, processes) = controller.usage();
+    let (after, resident, processes) = usage(&controller);
     engines.iter().for_each(EngineHandle::stop);
     for engine in engines {
         let _ = engine.join();
@@ -148,10 +106,10 @@ fn measure(command: &[&str], count: usize, window: usize) -> Figures {
 
 fn main() {
     let quick = std::env::args().any(|arg| arg == "--test");
-    let ours = [env!("CARGO_BIN_EXE_pointsman"), "controller"];
+    let ours = [env!("CARGO_BIN_EXE_pointsman"), "controller", "--nodb"];
     let python: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/interop-venv/bin/python");
     let python = python.to_string_lossy().into_owned();
-    let stock = [python.as_str(), "-m", "ipyparallel.controller"];
+    let stock = [python.as_str(), "-m", "ipyparallel.controller", "--nodb"];
     let (count, stock_count, rounds) = if quick { (200, 50, 1) } else { (100_000, 4_000, 3) };
     println!("{ENGINES} native engines, hwm 1, no records; {count} tasks (stock: {stock_count}), 300 bytes of argument");
     println!("{:>10} {:>8} {:>12} {:>14} {:>8} {:>10}", "", "window", "tasks/s", "us CPU/task", "MiB", "processes");

@@ -9,7 +9,7 @@ use super::engines::EngineNumber;
 use super::engines::EnginesState;
 use super::machine::{Action, Copied, DaskAddress, DaskOrder, DbReply, Event, Hub, Now, Reason};
 pub use super::store::Records;
-use super::store::{self, Job};
+use super::store::{self, Calls, Job};
 use crate::Multipart;
 use crate::db::DbError;
 use crate::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Outbox, Port, PortError};
@@ -84,7 +84,8 @@ pub fn run(
     started: &AtomicBool,
 ) -> Result<(), PortError> {
     let (jobs, job_mailbox) = Mailbox::new(MAX_JOBS, MAX_JOB_BYTES).map_err(|_| PortError::Other(zmq::Error::EMFILE))?;
-    let store = store::start(records, job_mailbox, to_self).map_err(|_| PortError::Other(zmq::Error::ENOMEM))?;
+    let calls = Calls::default();
+    let store = store::start(records, job_mailbox, calls.clone(), to_self).map_err(|_| PortError::Other(zmq::Error::ENOMEM))?;
     sockets.notifications.set_xpub_verbose(true)?; // each new subscriber shows itself, not only the first
     let mut driver = Driver {
         queries: sockets.queries.into_iter().map(Port::from).collect(),
@@ -94,6 +95,7 @@ pub fn run(
         clock: Clock::default(),
         complaints: Complaints::new("hub"),
         jobs: jobs.clone(),
+        calls,
         // The query socket that each identity came by; with one socket it is never asked.
         came_by: hashbrown::HashMap::default(),
         lost_records: 0,
@@ -117,6 +119,7 @@ struct Driver {
     clock: Clock,
     complaints: Complaints,
     jobs: Outbox<Job>,
+    calls: Calls,
     came_by: hashbrown::HashMap<Vec<u8>, usize, foldhash::fast::FixedState>,
     lost_records: u64,
     /// When to have the engines kept for the next controller.
@@ -262,7 +265,8 @@ impl Driver {
                     }
                 }
                 Action::Db(number, call) => {
-                    if !self.jobs.send(Job::Call(number, call), 0) {
+                    self.calls.insert(number, call);
+                    if !self.jobs.send(Job::Call(number), 0) && self.calls.take(number).is_some() {
                         let error = DbError::Store("too much work is waiting for the store; ask again later".into());
                         hub.handle(self.now(), Event::Db(number, Err(error)));
                     }

@@ -1,7 +1,8 @@
 //! The thread that owns the task records, so that a slow, locked or unreachable store delays nobody: work waits in a bounded mailbox and is
 //! done when the store can be had again. What does not fit is counted and said.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,10 +23,42 @@ const BATCH: usize = 1024;
 /// How long the last records may take once the process shall end.
 const CLOSE_WITHIN: Duration = Duration::from_millis(3500);
 
+/// How long questions wait for a store that can not be had, before they are answered with that.
+const ANSWER_AFTER: Duration = Duration::from_secs(5);
+
 pub(super) enum Job {
-    Merge { id: String, patch: Patch, create: bool },
-    Call(u64, DbCall),
+    Merge {
+        id: String,
+        patch: Patch,
+        create: bool,
+    },
+    /// The question of this number has its turn.
+    Call(u64),
     Close,
+}
+
+/// Questions to the store. They stand apart from their turns, so that none has to wait behind updates that can not be made.
+#[derive(Clone, Default)]
+pub(super) struct Calls(Arc<Mutex<BTreeMap<u64, DbCall>>>);
+
+impl Calls {
+    fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<u64, DbCall>) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds one, before its turn is in the queue.
+    pub(super) fn insert(&self, number: u64, call: DbCall) {
+        self.with(|calls| calls.insert(number, call));
+    }
+
+    /// Takes one out, if nobody has.
+    pub(super) fn take(&self, number: u64) -> Option<DbCall> {
+        self.with(|calls| calls.remove(&number))
+    }
+
+    fn take_all(&self) -> BTreeMap<u64, DbCall> {
+        self.with(std::mem::take)
+    }
 }
 
 /// A store to open on the thread that will own it, and what to keep in it.
@@ -43,17 +76,24 @@ impl From<Box<dyn TaskDb>> for Records {
 }
 
 /// Starts the thread. It ends at [`Job::Close`], after everything before it is durable or the patience is over.
-pub(super) fn start(records: Records, jobs: Mailbox<Job>, replies: Outbox<HubInput>) -> std::io::Result<JoinHandle<()>> {
+pub(super) fn start(
+    records: Records,
+    jobs: Mailbox<Job>,
+    calls: Calls,
+    replies: Outbox<HubInput>,
+) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("records".into()).spawn(move || {
         let keeper = Keeper {
             db: records.db,
             rules: records.retention,
+            calls,
             replies,
             clock: Clock::default(),
             complaints: Complaints::new("records"),
             taken: VecDeque::new(),
             commit_at: None,
             retry_at: None,
+            away_since: None,
             expire_at: EXPIRE_EVERY / 10,
             removed: 0,
             close_by: None,
@@ -65,12 +105,15 @@ pub(super) fn start(records: Records, jobs: Mailbox<Job>, replies: Outbox<HubInp
 struct Keeper {
     db: Box<dyn TaskDb>,
     rules: Vec<Retention>,
+    calls: Calls,
     replies: Outbox<HubInput>,
     clock: Clock,
     complaints: Complaints,
     taken: VecDeque<Job>,
     commit_at: Option<Duration>,
     retry_at: Option<Duration>,
+    /// Since when the store can not be had.
+    away_since: Option<Duration>,
     expire_at: Duration,
     removed: usize,
     close_by: Option<Duration>,
@@ -128,13 +171,18 @@ impl Keeper {
         while let Some(job) = self.taken.front() {
             match job {
                 Job::Merge { id, patch, create } => match self.db.merge(id, patch, *create) {
-                    Ok(()) => self.commit_at = self.commit_at.or(Some(self.clock.now() + COMMIT_AFTER)),
+                    Ok(()) => {
+                        self.away_since = None;
+                        self.commit_at = self.commit_at.or(Some(self.clock.now() + COMMIT_AFTER));
+                    }
                     Err(DbError::Busy(reason)) => return self.wait(&reason),
                     Err(error) => self.complaints.note(self.clock.now(), "an update is lost", error),
                 },
-                Job::Call(number, call) => {
-                    let reply = call.perform(&mut *self.db);
-                    self.replies.send_always(HubInput::Db(*number, reply));
+                Job::Call(number) => {
+                    if let Some(call) = self.calls.take(*number) {
+                        let reply = call.perform(&mut *self.db);
+                        self.replies.send_always(HubInput::Db(*number, reply));
+                    }
                 }
                 Job::Close => self.close_by = Some(self.clock.now() + CLOSE_WITHIN),
             }
@@ -146,11 +194,16 @@ impl Keeper {
         let now = self.clock.now();
         self.retry_at = Some(now + RETRY_AFTER);
         self.complaints.note(now, "the store can not be had, updates wait", reason);
+        if now.saturating_sub(*self.away_since.get_or_insert(now)) >= ANSWER_AFTER {
+            for number in self.calls.take_all().into_keys() {
+                self.replies.send_always(HubInput::Db(number, Err(DbError::Busy(reason.to_owned()))));
+            }
+        }
     }
 
     fn commit(&mut self) {
         match self.db.flush() {
-            Ok(()) => self.commit_at = None,
+            Ok(()) => (self.commit_at, self.away_since) = (None, None),
             Err(DbError::Busy(reason)) => self.wait(&reason),
             Err(error) => {
                 let now = self.clock.now();
