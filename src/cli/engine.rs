@@ -14,6 +14,12 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{failed, start_plain_log};
 
+/// Engines of one libzmq context, which has room for 1023 sockets and one thread for their traffic.
+const ENGINES_EACH: u64 = 128;
+/// Open files of an engine, and of a process besides.
+const FILES_EACH: u64 = 23;
+const FILES_BASE: u64 = 64;
+
 /// Options of `pointsman engine`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -58,10 +64,22 @@ fn serve(options: &Options) -> anyhow::Result<ExitCode> {
     let file: EngineFile = read_json(&options.file).context("--file")?;
     let timeout = Duration::try_from_secs_f64(options.timeout_s).context("--timeout-s")?;
     let functions = Arc::new(functions());
-    let context = zmq::Context::new();
+    let limit = rlimit::increase_nofile_limit(u64::MAX)?;
+    let mut context = zmq::Context::new();
     let mut engines = Vec::new();
     for n in 0..options.count.max(1) {
-        let engine = Engine::start(&context, &file, functions.clone(), options.id.map(|first| first + n), timeout)?;
+        if n % ENGINES_EACH == 0 {
+            context = zmq::Context::new();
+        }
+        let engine =
+            Engine::start(&context, &file, functions.clone(), options.id.map(|first| first + n), timeout).with_context(|| {
+                format!(
+                    "engine {} of {} (files: {limit} may be open here, and so many engines need {})",
+                    n + 1,
+                    options.count,
+                    FILES_BASE + options.count * FILES_EACH
+                )
+            })?;
         tracing::info!("engine {} ({}) works", engine.number(), engine.uuid());
         engines.push(engine);
     }
