@@ -43,12 +43,14 @@ if __name__ == "__main__":
 
 def environment(python):
     stamp = VENV / "installed.txt"
-    wanted = "\n".join(PINS)
+    # ipyparallel's tests of MPI run where there is an mpiexec; for its library, mpi4py has to be compiled.
+    pins = PINS + (["--no-binary=mpi4py", "mpi4py==4.1.1"] if shutil.which("mpicc") else [])
+    wanted = "\n".join(pins)
     if not stamp.exists() or stamp.read_text() != wanted:
         print(f"installing ipyparallel and what its tests use into {VENV}", flush=True)
         subprocess.run([python, "-m", "venv", "--clear", VENV], check=True)
         pip = [VENV / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, *PINS], check=True)
+        subprocess.run([*pip, *pins], check=True)
         stamp.write_text(wanted)
     where = [VENV / "bin" / "python", "-c", "import ipyparallel.controller as c; print(c.__path__[0])"]
     folder = subprocess.run(where, check=True, capture_output=True, text=True).stdout.strip()
