@@ -64,7 +64,7 @@ fn behaves(db: &mut dyn TaskDb) {
         let id = format!("labelled_1_{number}");
         db.merge(&id, &Patch::default().value(Key::Label, label), true).unwrap();
         assert_eq!(&db.get(&id).unwrap().unwrap().value(Key::Label), label);
-        assert_eq!(ids(db, json!({"label": label, "msg_id": {"$glob": "labelled*"}})), [id.clone()]);
+        assert_eq!(ids(db, json!({"label": label, "msg_id": {"$glob": "labelled*"}})), std::slice::from_ref(&id));
         db.remove(&[id]).unwrap();
     }
 

@@ -252,7 +252,7 @@ impl Controller {
             tasks: tasks_outbox,
             tree: tree_outbox,
             dask,
-            to_hub: hub_outbox.clone(),
+            to_hub: hub_outbox,
             state_path,
             live: 0,
             room_for_engines,

@@ -49,7 +49,7 @@ fn stock_ipyparallel_peers_compute_on_this_controller() {
     let log = root.join("target/interop.log");
     let file = std::fs::File::create(&log).unwrap();
     let status = Command::new(python)
-        .args(["-m", "pytest", "-q", "--tb=short", "-rs", "--timeout=90", "--durations=5", "-p", "no:cacheprovider", "tests/interop"])
+        .args(["-m", "pytest", "-q", "--tb=short", "-rs", "--timeout=90", "-p", "no:cacheprovider", "tests/interop"])
         .current_dir(root)
         .env("POINTSMAN_BIN", env!("CARGO_BIN_EXE_pointsman"))
         .env("PYTHONDONTWRITEBYTECODE", "1")

@@ -77,8 +77,10 @@ fn two_thousand_engines_register_at_once_and_are_all_served() {
     let (mut direct, mut by_task) = (HashSet::new(), HashSet::new());
     for _ in 0..3 * count {
         let reply = client.next_reply(PATIENCE).unwrap().expect("a reply");
-        let result = reply.outcome.unwrap();
-        if result.is_empty() { by_task.insert(reply.engine) } else { direct.insert(result) };
+        match reply.outcome.unwrap() {
+            nothing if nothing.is_empty() => by_task.insert(reply.engine),
+            uuid => direct.insert(uuid),
+        };
     }
     assert_eq!(direct.len() as u64, count);
     assert!(by_task.len() as u64 > count / 2, "tasks were for all, and only {} engines had one", by_task.len());

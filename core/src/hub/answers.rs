@@ -174,7 +174,7 @@ impl Hub {
                 self.reply(now, &asker, "history_reply", &json!({"status": "ok", "history": history}));
             }
             (Asked::Find(asker), DbReply::Shown { content, buffers }) => {
-                self.reply_json(now, &asker, "db_reply", content, buffers)
+                self.reply_json(now, &asker, "db_reply", content, buffers);
             }
             (Asked::Results { asker, pending, ended, status_only }, DbReply::Records(records)) => {
                 self.answer_results(now, &asker, pending, &ended, status_only, &records)?;
