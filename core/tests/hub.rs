@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::date::Date;
-use pointsman_core::db::{MemoryDb, TaskDb};
+use pointsman_core::db::{Key, MemoryDb, Patch, TaskDb};
 use pointsman_core::hub::{Action, Copied, DaskAddress, DaskOrder, EnginesState, Event, Hub, HubConfig, Now, Reason, Topic};
 use pointsman_core::{Multipart, Session, Signer};
 use serde_json::{Value, json};
@@ -136,7 +136,7 @@ impl World {
     ) -> Value {
         let parts = self.client.compose(
             msg_type,
-            Date::from_unix_us(1_000_000),
+            self.now().date,
             parent.to_string().as_bytes(),
             metadata.to_string().as_bytes(),
             content.to_string().into_bytes(),
@@ -231,6 +231,57 @@ fn d35_a_restored_engine_is_there_at_once_and_lost_if_it_does_not_answer() {
     let (_, reply) = world.ask("result_request", json!({"msg_ids": ids}));
     assert_eq!(reply["completed"].as_array().unwrap().len(), 3, "{reply}");
     assert_eq!(reply[direct["msg_id"].as_str().unwrap()]["result_content"]["ename"], "EngineError");
+}
+
+#[test]
+fn what_is_not_of_the_former_controller_is_left_alone() {
+    let mut first = World::new();
+    first.engine("a");
+    let old = first.task();
+    let mut other = World::new();
+    other.db = std::mem::take(&mut first.db);
+    other.mono = Duration::from_secs(3600);
+    other.hub = Hub::new(HubConfig::default(), session("other"));
+    other.pass(Duration::ZERO);
+    other.engine("b");
+    let theirs = other.task();
+    other.track(&theirs, "elsewhere");
+    let waiting = other.task();
+    let too_large = other.task();
+    let mut patch = Patch::default();
+    patch.buffers = Some(Vec::new());
+    other.db.merge(too_large["msg_id"].as_str().unwrap(), &patch, false).unwrap();
+
+    let mut world = World::new();
+    world.db = std::mem::take(&mut other.db);
+    world.mono = Duration::from_secs(7200);
+    world.hub.restore(&other.state);
+    world.act();
+    let sent: Vec<String> = world.resubmitted.iter().map(|m| String::from_utf8_lossy(m.frame(3)).into_owned()).collect();
+    assert!(sent.len() == 1 && sent[0].contains(waiting["msg_id"].as_str().unwrap()), "{sent:?}");
+    for (request, is_pending) in [(&old, true), (&theirs, true), (&too_large, false)] {
+        let record = world.db.get(request["msg_id"].as_str().unwrap()).unwrap().unwrap();
+        assert_eq!(record.json(Key::Completed).is_none(), is_pending, "{request}");
+    }
+    let (_, reply) = world.ask("result_request", json!({"msg_ids": [too_large["msg_id"]]}));
+    assert_eq!(reply[too_large["msg_id"].as_str().unwrap()]["result_content"]["ename"], "OSError");
+}
+
+#[test]
+fn a_result_that_the_store_has_not_kept_is_an_error_and_its_task_is_not_sent_again_without_arguments() {
+    let mut world = World::new();
+    world.engine("a");
+    let task = world.task();
+    world.track(&task, "a");
+    world.done(Topic::OutTask, &task, "a", "ok");
+    let id = task["msg_id"].as_str().unwrap();
+    let mut patch = Patch::default();
+    (patch.buffers, patch.result_buffers) = (Some(Vec::new()), Some(Vec::new()));
+    world.db.merge(id, &patch, false).unwrap();
+    let (_, reply) = world.ask("result_request", json!({"msg_ids": [id]}));
+    assert_eq!(reply[id]["result_content"]["ename"], "OSError");
+    assert_eq!(world.ask("resubmit_request", json!({"msg_ids": [id]})).1["ename"], "OSError");
+    assert!(world.resubmitted.is_empty());
 }
 
 #[test]

@@ -159,7 +159,7 @@ fn mongodb_behaves_and_remembers() {
     let mut again = open();
     assert_eq!(again.history().unwrap(), ["s_1_2", "s_1_7", "s_1_8"]);
     takes_what_is_odd(&mut again);
-    assert_eq!(again.remove_matching(&Query::default()).unwrap(), 8);
+    assert_eq!(again.remove_matching(&Query::default()).unwrap(), 10);
 }
 
 /// Names, depths and sizes that a database may not like cost the record concerned something, and no other anything.
@@ -169,6 +169,17 @@ fn takes_what_is_odd(db: &mut dyn TaskDb) {
     let odd = json!({"$set": {"a.b": 1}, "": {"$date": "2026-11-21T03:00:00Z"}, "nul\0": u64::MAX, "f": 0.1});
     let mut huge = request(3);
     huge.buffers = Some(vec![Bytes::from(vec![0; 17 << 20])]);
+    // Each list fits, together they do not; and more output than is kept of one task.
+    let most = || Some(vec![Bytes::from(vec![0; 9 << 20])]);
+    let mut result =
+        Patch::default().text(Key::Completed, "2026-11-21T03:01:00Z").value(Key::ResultContent, &json!({"status": "ok"}));
+    result.result_buffers = most();
+    let mut large = request(5);
+    large.buffers = most();
+    db.merge("large", &large, true).unwrap();
+    db.flush().unwrap();
+    db.merge("large", &result, false).unwrap();
+    db.merge("loud", &request(6).append(Key::Stdout, "é".repeat(17 << 20)), true).unwrap();
     db.merge("odd", &request(1).value(Key::Content, &odd), true).unwrap();
     for depth in [100, 300] {
         db.merge(&format!("deep {depth}"), &request(2).value(Key::Content, &nested(depth)), true).unwrap();
@@ -181,6 +192,10 @@ fn takes_what_is_odd(db: &mut dyn TaskDb) {
     assert_eq!(db.get("deep 100").unwrap().unwrap().value(Key::Content), nested(100));
     assert_eq!(db.get("deep 300").unwrap().unwrap().value(Key::Content), Value::Null, "no JSON that anybody reads");
     assert!(db.get("huge").unwrap().unwrap().buffers.is_empty());
+    let large = db.get("large").unwrap().unwrap();
+    assert_eq!((large.buffers.len(), large.result_buffers.len(), large.status()), (1, 0, Status::Ok));
+    assert_eq!(large.value(Key::Completed), "2026-11-21T03:01:00Z");
+    assert_eq!(db.get("loud").unwrap().unwrap().value(Key::Stdout).as_str().unwrap().len(), 4 << 20);
     assert_eq!(db.get("even").unwrap().unwrap().buffers.len(), 2);
 }
 

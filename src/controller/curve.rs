@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use pointsman_core::net::files::{read_json, write_atomically};
+use pointsman_core::net::{Clock, Complaints};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Curve;
@@ -124,6 +125,7 @@ impl Gate {
     /// Answers until told to stop.
     pub(super) fn serve(&self, stop: &pointsman_core::net::Mailbox<()>) -> anyhow::Result<()> {
         let mut told = Vec::new();
+        let (clock, mut complaints) = (Clock::default(), Complaints::new("gate"));
         loop {
             let mut items = [zmq::PollItem::from_fd(stop.fd(), zmq::POLLIN), self.socket.as_poll_item(zmq::POLLIN)];
             match zmq::poll(&mut items, -1) {
@@ -146,7 +148,11 @@ impl Gate {
             let (code, text) = if is_allowed { ("200", "OK") } else { ("400", "key not allowed") };
             if !is_allowed {
                 let address = request.get(3).map(|address| String::from_utf8_lossy(address).into_owned()).unwrap_or_default();
-                tracing::warn!("a peer at {address} was turned away: its CURVE key is not in curve.allowed_keys");
+                complaints.note(
+                    clock.now(),
+                    "turned away",
+                    format_args!("{address}: its CURVE key is not in curve.allowed_keys"),
+                );
             }
             let reply: [&[u8]; 6] = [b"1.0", &id, code.as_bytes(), text.as_bytes(), b"", b""];
             self.socket.send_multipart(reply, 0)?;

@@ -29,7 +29,7 @@ use pointsman_schedulers::task::{Limits, TaskScheduler};
 
 use crate::config::{Config, Store, Transport};
 use curve::{CurveServer, Gate};
-use dask::{DaskInput, DaskKeeper};
+use dask::{DaskInput, DaskKeeper, Reach};
 use ports::{Binder, Side};
 use supervise::Crew;
 pub use supervise::{Ending, Stopper};
@@ -67,7 +67,9 @@ impl Controller {
         let room_for_engines = open_files::raise_limit();
         let security = prepare_profile(config)?;
         let (client_path, engine_path) = file_paths(config, &security);
-        let former = if config.controller.reuse { reusable(&client_path, &engine_path) } else { None };
+        // Whoever restores, reuses.
+        let reuse = config.controller.reuse || config.controller.restore;
+        let former = if reuse { reusable(&client_path, &engine_path) } else { None };
         let key = match &former {
             Some((client, _)) => client.common.key.clone(),
             None => signing_key(config)?,
@@ -84,6 +86,16 @@ impl Controller {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         context.set_io_threads(if curve.is_some() || cores >= 4 { 2 } else { 1 })?;
         let gate = Gate::new(&context, &config.curve)?;
+        // What peers have to know besides addresses and key.
+        let server_key = curve.as_ref().map(|curve| curve.public_key().to_owned());
+        let is_other_key = former.as_ref().is_some_and(|(client, engine)| {
+            client.common.curve_serverkey != server_key || engine.common.curve_serverkey != server_key
+        });
+        if is_other_key {
+            tracing::warn!(
+                "the connection files to be reused have another CURVE key, or none: they are written anew, and peers need the new ones"
+            );
+        }
         let mut binder = Binder::new(&context, config, former.as_ref(), curve.as_ref())?;
         let query_clients = binder.bind(Side::Shared, "registration", zmq::ROUTER)?;
         let query_engines = binder.bind_registration_for_engines(query_clients.1)?;
@@ -119,7 +131,7 @@ impl Controller {
             task: ports[3],
             iopub: ports[4],
             key: key.clone(),
-            curve_serverkey: curve.as_ref().map(|curve| curve.public_key().to_owned()),
+            curve_serverkey: server_key.clone(),
             pack: "json".into(),
             unpack: "json".into(),
             signature_scheme: "hmac-sha256".into(),
@@ -224,7 +236,8 @@ impl Controller {
                 stop.send_always(DaskInput::Stop);
             });
             let host = Some(binder.engine_ip()).filter(|ip| is_loopback(ip)).map(str::to_owned);
-            let mut keeper = DaskKeeper::new(config.dask.clone(), host, hub_outbox.clone());
+            let reach = Reach { host, may_be_remote: config.controller.allow_plaintext };
+            let mut keeper = DaskKeeper::new(config.dask.clone(), reach, hub_outbox.clone());
             crew.start("dask", stop, move || {
                 keeper.serve(&mailbox);
                 Ok(())
@@ -264,13 +277,13 @@ impl Controller {
         })?;
 
         let mut files = RemoveOnDrop::default();
-        if former.is_none() {
+        if former.is_none() || is_other_key {
             for (path, text) in [(&engine_path, to_text(&engine_file)), (&client_path, to_text(&client_file))] {
                 write_atomically(path, &text).with_context(|| format!("connection file {}", path.display()))?;
                 files.add(path.clone());
             }
         }
-        if config.controller.reuse {
+        if reuse {
             files.keep();
         }
         tracing::info!("listening; clients find this controller by {}", client_path.display());

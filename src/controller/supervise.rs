@@ -49,7 +49,7 @@ pub(super) struct Crew {
 }
 
 /// How long threads may take to end before the process ends without them.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const PATIENCE: Duration = Duration::from_millis(4000); // more than the records take to give up
 
 impl Crew {
     pub(super) fn new() -> std::io::Result<Self> {

@@ -74,6 +74,22 @@ def test_keys_persist(tmp_path):
 
 
 @needs_curve
+def test_files_of_another_key_are_not_reused_unseen(tmp_path):
+    """Plain first, then encrypted, then plain: the addresses stay, and peers that read the files are let in each time."""
+    addresses = []
+    for args in ["--reuse"], ["--reuse", "--enable-curve"], ["--reuse"]:
+        cluster = Cluster(tmp_path, *args)
+        try:
+            wait_until(lambda: ("--enable-curve" in args) == bool(curve_keys(cluster)[0]))
+            with open(cluster.client_file) as file:
+                addresses.append(json.load(file)["registration"])
+            cluster.client()
+        finally:
+            cluster.close()
+    assert len(set(addresses)) == 1
+
+
+@needs_curve
 def test_a_list_of_keys_decides_who_may_connect(tmp_path, monkeypatch):
     (engine_public, engine_secret), (public, secret) = zmq.curve_keypair(), zmq.curve_keypair()
     allowed = [engine_public.decode(), public.decode()]

@@ -179,6 +179,40 @@ def test_a_scheduler_of_dask_on_request(fresh, tmp_path):
     assert works(rc), "the engines are engines again"
 
 
+@pytest.mark.parametrize("when", ["running", "starting"])
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL])
+def test_the_scheduler_of_dask_ends_with_the_controller_however_that_ends(tmp_path, sig, when):
+    pytest.importorskip("distributed")
+    # A stand-in that writes the file, or takes its time, and leaves a trace of its own.
+    script = tmp_path / "dask.py"
+    script.write_text(
+        "import json, os, sys, time\n"
+        f"open({str(tmp_path / 'dask.pid')!r}, 'w').write(str(os.getpid()))\n"
+        "path = [arg.split('=', 1)[1] for arg in sys.argv if arg.startswith('--scheduler-file=')][0]\n"
+        f"if {when!r} == 'running': json.dump({{'address': 'tcp://127.0.0.1:1'}}, open(path, 'w'))\n"
+        "time.sleep(600)\n"
+    )
+    command = json.dumps([sys.executable, str(script)])
+    (tmp_path / "pointsman.toml").write_text(f"[dask]\nallow = true\ncommand = {command}\n")
+    cluster = Cluster(tmp_path)
+    rc = cluster.client()
+    rc.session.send(rc._query_stream, "become_dask_request", content={"scheduler_args": {}})
+    wait_until(lambda: (tmp_path / "dask.pid").exists() and (tmp_path / "dask.pid").read_text())
+    time.sleep(0.5)
+    pid = int((tmp_path / "dask.pid").read_text())
+    os.kill(pid, 0)
+    cluster.controller.send_signal(sig)
+    cluster.controller.wait(10)
+
+    def gone():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+
+    wait_until(gone, timeout=10)
+
+
 def test_no_dask_without_leave(fresh):
     cluster, rc = fresh(1)
     with raises("PermissionError") as refused:

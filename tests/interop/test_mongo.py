@@ -94,10 +94,13 @@ def test_a_server_that_stands_still_delays_no_task_and_catches_up(server, start)
     view = rc.load_balanced_view()
     view.map_sync(lambda x: x, range(4))
     time.sleep(1)
+    loud = rc[0].execute("import time\nfor n in range(120): print(n, flush=True); time.sleep(0.1)", silent=False)
+    time.sleep(1)
     server.process.send_signal(signal.SIGSTOP)
     started = time.monotonic()
-    while time.monotonic() - started < 8:
-        assert view.apply_async(lambda x: x, 1).get(timeout=5) == 1
+    with view.temp_flags(targets=1):
+        while time.monotonic() - started < 8:
+            assert view.apply_async(lambda x: x, 1).get(timeout=5) == 1
     with raises("OSError"):
         rc.db_query({}, keys=["completed"])
     count = len(rc.history)
@@ -111,6 +114,19 @@ def test_a_server_that_stands_still_delays_no_task_and_catches_up(server, start)
             return False
 
     wait_until(all_completed, timeout=30, every=0.5)
+    # What was printed meanwhile is there once, and in order.
+    lines = "".join(f"{n}\n" for n in range(120))
+    wait_until(lambda: rc.db_query({"msg_id": loud.msg_ids[0]}, keys=["stdout"])[0]["stdout"] == lines, timeout=20)
+
+
+def test_what_is_too_large_for_a_record_is_an_error_not_silence(server, start):
+    cluster, rc = start(1)
+    sent = rc[0].apply_async(lambda b: b, b"x" * (9 << 20))
+    assert len(sent.get(timeout=30)) == 9 << 20
+    other = cluster.client()
+    wait_until(lambda: other.db_query({"msg_id": sent.msg_ids[0]}, keys=["completed"])[0]["completed"])
+    with raises("OSError"):
+        other.get_result(sent.msg_ids[0], owner=False).get(timeout=10)
 
 
 def test_without_a_server_it_says_so_and_ends(server, tmp_path):

@@ -118,9 +118,41 @@ def test_a_locked_file_delays_no_task_and_catches_up(fresh, tmp_path):
     started = time.monotonic()
     while time.monotonic() - started < 4:
         assert view.apply_async(lambda x: x, 1).get(timeout=5) == 1
+    with raises("OSError"):
+        rc.db_query({"queue": "task"})
     count = len(rc.history)
     lock.execute("ROLLBACK")
     wait_until(lambda: sum(r["completed"] is not None for r in rc.db_query({}, keys=["completed"])) == count)
+
+
+def test_what_is_removed_is_gone_for_others_too_and_nothing_stays_locked(fresh, tmp_path):
+    cluster, rc = fresh(1, "--sqlitedb")
+    done = rc[:].apply_async(os.getpid)
+    done.get(timeout=10)
+    wait_until(lambda: rc.db_query({"completed": {"$ne": None}}))
+    rc.purge_hub_results("all")
+    other = sqlite3.connect(os.path.join(tmp_path, "tasks.db"), isolation_level=None, timeout=5)
+    time.sleep(1)
+    assert other.execute('SELECT count(*) FROM "ipython-tasks"').fetchone() == (0,)
+    other.execute("BEGIN IMMEDIATE")
+    other.close()
+
+
+@pytest.mark.parametrize("how", ["client", "signal"])
+def test_it_ends_while_the_store_can_not_be_had(fresh, tmp_path, how):
+    cluster, rc = fresh(1, "--sqlitedb")
+    rc[:].apply_sync(os.getpid)
+    time.sleep(1)
+    lock = sqlite3.connect(os.path.join(tmp_path, "tasks.db"), isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    assert rc.load_balanced_view().map_sync(lambda x: x, range(20)) == list(range(20))
+    if how == "client":
+        rc.shutdown(hub=True)
+    else:
+        cluster.controller.terminate()
+    assert cluster.controller.wait(15) == 0
+    assert "updates of task records are lost" in cluster.read_log()
+    lock.close()
 
 
 def test_bad_questions_get_answers(fresh):

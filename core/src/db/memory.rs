@@ -120,7 +120,7 @@ impl TaskDb for MemoryDb {
         Ok(())
     }
 
-    fn ended(&mut self) -> Result<Vec<Ended>, DbError> {
+    fn ended(&mut self, _with_bytes: bool) -> Result<Vec<Ended>, DbError> {
         let completed = self.records.values().filter(|record| record.json(Key::Completed).is_some());
         let mut ended: Vec<Ended> = completed
             .map(|record| Ended {

@@ -110,11 +110,11 @@ pub trait TaskDb: Send {
         Ok(ids.len())
     }
 
-    /// Completed records, the newest first, with what retention wants to know of them.
+    /// Completed records, the newest first, with what retention wants to know of them; their bytes may be 0 unless asked for.
     ///
     /// # Errors
     /// If the store fails or keeps nothing.
-    fn ended(&mut self) -> Result<Vec<Ended>, DbError>;
+    fn ended(&mut self, with_bytes: bool) -> Result<Vec<Ended>, DbError>;
 
     /// Removes completed records that no rule wants kept, the oldest first, at most `at_most` of them; returns how many. O(records).
     ///
@@ -124,7 +124,8 @@ pub trait TaskDb: Send {
         if rules.is_empty() {
             return Ok(0);
         }
-        let doomed = retention::doomed(&self.ended()?, rules, now, at_most);
+        let with_bytes = rules.iter().any(|rule| rule.max_bytes.is_some());
+        let doomed = retention::doomed(&self.ended(with_bytes)?, rules, now, at_most);
         self.remove(&doomed)?;
         Ok(doomed.len())
     }
@@ -169,7 +170,7 @@ impl TaskDb for NoDb {
     fn remove_matching(&mut self, _query: &Query) -> Result<usize, DbError> {
         Ok(0)
     }
-    fn ended(&mut self) -> Result<Vec<Ended>, DbError> {
+    fn ended(&mut self, _with_bytes: bool) -> Result<Vec<Ended>, DbError> {
         Ok(Vec::new())
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use mongodb::bson::{Binary, Bson, DateTime, Document, doc, oid::ObjectId, serialize_to_bson, spec::BinarySubtype};
-use mongodb::error::{Error, ErrorKind, RETRYABLE_WRITE_ERROR};
+use mongodb::error::{Error, ErrorKind};
 use mongodb::options::{ClientOptions, IndexOptions};
 use mongodb::{Client, Collection, Database, IndexModel};
 use serde_json::Value;
@@ -22,18 +22,27 @@ const COLLECTION: &str = "task_records";
 /// What gathers before it is sent, and how much of it goes at once.
 const BATCH_UPDATES: usize = 500;
 const BATCH_BYTES: usize = 12 << 20;
-/// A document may have 16 MiB; this leaves room for everything but buffers.
+/// A document may have 16 MiB. A list of buffers beyond this is left out; what is too much together, the server refuses.
 const MAX_BUFFER_BYTES: usize = 10 << 20;
-/// How long one request may take, unless the address says otherwise.
+/// The largest value that an update keeps once the server has refused it whole.
+const LEAN_BYTES: usize = 64 << 10;
+/// How long one request may take. What waits for it is the records' thread, and nothing else.
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// How long one may take that looks at everything, or makes an index of it.
+const LONG_TIMEOUT: Duration = Duration::from_secs(60);
+/// Codes of a server that is stepping down or shutting down: another, or the same again, will take what it does not.
+const PASSING_CODES: [i32; 10] = [6, 7, 89, 91, 189, 9001, 10107, 11600, 11602, 13435];
 /// Names the batch that last added output to a record, so that sending it again does not add it twice.
 const STAMP: &str = "pointsman_batch";
 
 /// Whether the server can not be had now, rather than does not want this.
 fn is_passing(error: &Error) -> bool {
     use ErrorKind::{ConnectionPoolCleared, DnsResolve, Io, ServerSelection};
-    matches!(*error.kind, Io(_) | ServerSelection { .. } | ConnectionPoolCleared { .. } | DnsResolve { .. })
-        || error.contains_label(RETRYABLE_WRITE_ERROR)
+    match &*error.kind {
+        Io(_) | ServerSelection { .. } | ConnectionPoolCleared { .. } | DnsResolve { .. } => true,
+        ErrorKind::Command(refused) => PASSING_CODES.contains(&refused.code),
+        _ => false,
+    }
 }
 
 impl From<Error> for DbError {
@@ -54,7 +63,12 @@ pub struct MongoDb {
     /// Where in `waiting` a record's update is.
     places: HashMap<String, usize, FixedState>,
     waiting_bytes: usize,
+    /// How many of the first may be there already, since they were sent and no answer came: nothing is added to these.
+    unsure: usize,
 }
+
+/// An update that the server did not take, by its place in the batch, and why.
+type Refusal = (usize, String);
 
 /// All that is new of one record.
 #[derive(Debug)]
@@ -165,10 +179,7 @@ impl Update {
             let Some(list) = list else { continue };
             let bytes = list.iter().map(Bytes::len).sum::<usize>();
             if bytes > MAX_BUFFER_BYTES {
-                let id = &self.id;
-                tracing::warn!(
-                    "task {id}: its {name} have {bytes} bytes, more than MongoDB can keep with a record; left out of it"
-                );
+                tracing::warn!("task {}: {bytes} bytes of {name} are too much for a record in MongoDB; left out of it", self.id);
                 self.bytes -= bytes.min(self.bytes);
             } else {
                 self.values.insert(name, buffers(list));
@@ -176,7 +187,21 @@ impl Update {
         }
         if let Some((key, text)) = &patch.append {
             let output = if *key == Key::Stderr { &mut self.stderr } else { &mut self.stdout };
-            output.push_str(text);
+            output.push_str(cut(text, MAX_OUTPUT_BYTES.saturating_sub(output.len())));
+        }
+    }
+
+    /// Without what is large: how the task ended is worth more than what it said.
+    fn make_lean(&mut self) {
+        let status = self.values.get_document("result_content").ok().and_then(|content| content.get_str("status").ok());
+        let status = status.map(str::to_owned);
+        let is_small = |value: &Bson| doc! { "": value.clone() }.to_vec().is_ok_and(|bytes| bytes.len() <= LEAN_BYTES);
+        self.values = std::mem::take(&mut self.values).into_iter().filter(|(_, value)| is_small(value)).collect();
+        if let Some(status) = status.filter(|_| !self.values.contains_key("result_content")) {
+            self.values.insert("result_content", doc! { "status": status });
+        }
+        for output in [&mut self.stdout, &mut self.stderr] {
+            *output = cut(output, LEAN_BYTES).to_owned();
         }
     }
 
@@ -209,12 +234,22 @@ impl Update {
     }
 }
 
+/// The beginning of a text, at most so many bytes of it.
+fn cut(text: &str, bytes: usize) -> &str {
+    let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
 /// Waits for a request on this thread, but not for ever.
 fn wait<T>(runtime: &Runtime, request: impl Future<Output = Result<T, Error>>) -> Result<T, DbError> {
-    let outcome = runtime.block_on(async { tokio::time::timeout(TIMEOUT, request).await });
+    wait_for(runtime, TIMEOUT, request)
+}
+
+fn wait_for<T>(runtime: &Runtime, timeout: Duration, request: impl Future<Output = Result<T, Error>>) -> Result<T, DbError> {
+    let outcome = runtime.block_on(async { tokio::time::timeout(timeout, request).await });
     match outcome {
         Ok(outcome) => Ok(outcome?),
-        Err(_) => Err(DbError::Busy(format!("MongoDB: no answer within {} s", TIMEOUT.as_secs()))),
+        Err(_) => Err(DbError::Busy(format!("MongoDB: no answer within {} s", timeout.as_secs()))),
     }
 }
 
@@ -240,14 +275,16 @@ impl MongoDb {
         for index in [
             index(doc! { "msg_id": 1 }, true),
             index(doc! { "submitted": 1 }, false), // order of history
-            index(doc! { "completed": 1 }, false), // order of retention
+            // All that retention by age and number looks at, so that it reads no records.
+            index(doc! { "completed": 1, "msg_id": 1, "result_content.status": 1 }, false),
         ] {
-            wait(&runtime, async { records.create_index(index).await })?;
+            wait_for(&runtime, LONG_TIMEOUT, async { records.create_index(index).await })?;
         }
-        Ok(MongoDb { runtime, database, records, waiting: Vec::new(), places: HashMap::default(), waiting_bytes: 0 })
+        let (waiting, places) = (Vec::new(), HashMap::default());
+        Ok(MongoDb { runtime, database, records, waiting, places, waiting_bytes: 0, unsure: 0 })
     }
 
-    fn send(&self, updates: &[Update]) -> Result<Vec<(usize, String)>, DbError> {
+    fn send(&self, updates: &[Update]) -> Result<Vec<Refusal>, DbError> {
         let statements: Vec<Document> = updates.iter().map(Update::statement).collect();
         // A record is in a batch once, so their order does not matter.
         let mut command = doc! { "update": COLLECTION, "updates": statements, "ordered": false };
@@ -255,10 +292,14 @@ impl MongoDb {
             command.insert("writeConcern", concern);
         }
         let answer = wait(&self.runtime, async { self.database.run_command(command).await })?;
-        let refused = answer.get_array("writeErrors").into_iter().flatten().filter_map(Bson::as_document);
+        let refused: Vec<&Document> =
+            answer.get_array("writeErrors").into_iter().flatten().filter_map(Bson::as_document).collect();
+        if refused.iter().any(|error| error.get_i32("code").is_ok_and(|code| PASSING_CODES.contains(&code))) {
+            return Err(DbError::Busy("MongoDB: the server is going away".into()));
+        }
         let reason = |error: &Document| error.get_str("errmsg").unwrap_or("no reason given").to_owned();
         let index = |error: &Document| error.get_i32("index").ok().and_then(|index| usize::try_from(index).ok());
-        Ok(refused.filter_map(|error| Some((index(error)?, reason(error)))).collect())
+        Ok(refused.into_iter().filter_map(|error| Some((index(error)?, reason(error)))).collect())
     }
 
     /// Sends what waits, and forgets it once it is known to be there or can not be.
@@ -270,33 +311,45 @@ impl MongoDb {
                 bytes <= BATCH_BYTES
             };
             let count = self.waiting.iter().take(BATCH_UPDATES).take_while(fits).count().max(1);
+            self.unsure = self.unsure.max(count);
             let refused = match self.send(&self.waiting[..count]) {
                 Ok(refused) => refused,
                 Err(DbError::Busy(reason)) => return Err(DbError::Busy(reason)),
                 // One that the server can not even read spoils the batch for the others.
-                Err(error) if count == 1 => vec![(0, error.to_string())],
-                Err(_) => {
-                    let mut refused = Vec::new();
-                    for index in 0..count {
-                        match self.send(&self.waiting[index..=index]) {
-                            Ok(one) => refused.extend(one.into_iter().map(|(_, reason)| (index, reason))),
-                            Err(DbError::Busy(reason)) => return Err(DbError::Busy(reason)),
-                            Err(error) => refused.push((index, error.to_string())),
-                        }
-                    }
-                    refused
-                }
+                Err(_) => self.send_singly(0..count)?,
             };
-            for (index, reason) in refused {
-                let id = self.waiting.get(index).map_or("?", |update| &update.id);
-                tracing::error!("MongoDB does not take an update of the record of task {id}, it is lost: {reason}");
+            if let Some((index, reason)) = refused.first().cloned() {
+                for (index, _) in &refused {
+                    self.waiting[*index].make_lean();
+                }
+                let id = self.waiting[index].id.clone();
+                let lost = self.send_singly(refused.iter().map(|(index, _)| *index))?;
+                let (all, lost) = (refused.len(), lost.len());
+                tracing::error!(
+                    "MongoDB does not take {all} updates of task records, the first of task {id}: {reason}; {} are there without \
+                     what is large, {lost} are lost",
+                    all - lost
+                );
             }
             self.waiting.drain(..count);
+            self.unsure = 0;
             self.waiting_bytes = self.waiting.iter().map(|update| update.bytes).sum();
             self.places.clear();
             self.places.extend(self.waiting.iter().enumerate().map(|(place, update)| (update.id.clone(), place)));
         }
         Ok(())
+    }
+
+    fn send_singly(&self, indices: impl Iterator<Item = usize>) -> Result<Vec<Refusal>, DbError> {
+        let mut refused = Vec::new();
+        for index in indices {
+            match self.send(&self.waiting[index..=index]) {
+                Ok(one) => refused.extend(one.into_iter().map(|(_, reason)| (index, reason))),
+                Err(DbError::Busy(reason)) => return Err(DbError::Busy(reason)),
+                Err(error) => refused.push((index, error.to_string())),
+            }
+        }
+        Ok(refused)
     }
 
     /// Records for which a filter and then a query hold, in order of arrival.
@@ -323,9 +376,10 @@ impl MongoDb {
 impl TaskDb for MongoDb {
     fn merge(&mut self, id: &str, patch: &Patch, create: bool) -> Result<(), DbError> {
         let place = self.places.get(id).copied();
-        // An update that only changes what is there can not take one in that makes it: what came before must not be made by it.
-        let is_mixed = place.is_some_and(|place| create && !self.waiting[place].create);
-        if is_mixed || self.waiting.len() >= BATCH_UPDATES || self.waiting_bytes >= BATCH_BYTES {
+        // What may be there already must not grow. And an update that only changes what is there can not take one in that makes it: what came
+        // before must not be made by it.
+        let is_closed = place.is_some_and(|place| place < self.unsure || create && !self.waiting[place].create);
+        if is_closed || self.waiting.len() >= BATCH_UPDATES || self.waiting_bytes >= BATCH_BYTES {
             self.write()?;
         }
         let place = self.places.get(id).copied().unwrap_or_else(|| {
@@ -392,15 +446,23 @@ impl TaskDb for MongoDb {
         Ok(())
     }
 
-    fn ended(&mut self) -> Result<Vec<Ended>, DbError> {
+    fn ended(&mut self, with_bytes: bool) -> Result<Vec<Ended>, DbError> {
         self.write()?;
-        let request = self.records.aggregate([
-            doc! { "$match": { "completed": { "$ne": Bson::Null } } },
-            doc! { "$sort": { "completed": -1, "_id": -1 } },
-            doc! { "$project": { "msg_id": 1, "completed": 1, "status": "$result_content.status", "bytes": { "$bsonSize": "$$ROOT" } } },
-        ]);
-        let request = request.allow_disk_use(true);
-        let mut cursor = wait(&self.runtime, async { request.await })?;
+        // Dates, rather than all but null: the index then has the whole answer.
+        let completed = doc! { "$match": { "completed": { "$gte": DateTime::MIN } } };
+        let mut fields = doc! { "_id": 0, "msg_id": 1, "completed": 1, "status": "$result_content.status" };
+        if with_bytes {
+            fields.insert("bytes", doc! { "$bsonSize": "$$ROOT" });
+        }
+        let sort = doc! { "$sort": { "completed": -1, "msg_id": -1 } };
+        // Sizes need every record; they are sorted without what they were read from.
+        let stages = if with_bytes {
+            [completed, doc! { "$project": fields }, sort]
+        } else {
+            [completed, sort, doc! { "$project": fields }]
+        };
+        let request = self.records.aggregate(stages).allow_disk_use(true);
+        let mut cursor = wait_for(&self.runtime, LONG_TIMEOUT, async { request.await })?;
         let mut ended = Vec::new();
         while wait(&self.runtime, cursor.advance())? {
             let found = Document::try_from(cursor.current()).map_err(Error::from)?;
@@ -422,7 +484,9 @@ impl TaskDb for MongoDb {
 
 impl Drop for MongoDb {
     fn drop(&mut self) {
-        if let Err(error) = self.write() {
+        // Without an answer just now there will be none now.
+        let outcome = if self.unsure == 0 { self.write() } else { Err(DbError::Busy("MongoDB has not answered".into())) };
+        if let Err(error) = outcome {
             tracing::error!("the last {} updates of task records are lost: {error}", self.waiting.len());
         }
     }

@@ -116,9 +116,14 @@ impl Query {
         Query { terms: vec![(Key::EngineUuid, engine), (Key::Completed, Test::Exists(true))] }
     }
 
-    /// Records of requests that have not completed.
-    pub fn pending() -> Query {
-        Query { terms: vec![(Key::Completed, Test::Exists(false)), (Key::Submitted, Test::Exists(true))] }
+    /// Records of requests that have not completed and were submitted since, by their clients' clocks: some minutes before count as well.
+    pub fn pending_since(since: Option<Date>) -> Query {
+        const CLOCKS_DIFFER_US: i64 = 600_000_000;
+        let submitted = match since {
+            Some(date) => Test::Order(Ordering::is_ge, Scalar::Date(Date::from_unix_us(date.as_unix_us() - CLOCKS_DIFFER_US))),
+            None => Test::Exists(true),
+        };
+        Query { terms: vec![(Key::Completed, Test::Exists(false)), (Key::Submitted, submitted)] }
     }
 
     /// Records that have completed.

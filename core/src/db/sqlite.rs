@@ -23,6 +23,9 @@ impl From<rusqlite::Error> for DbError {
     }
 }
 
+/// The most content that is copied to give back empty space: about a second's work.
+const MAX_REWRITE_BYTES: i64 = 256 << 20;
+
 /// Records in a file.
 #[derive(Debug)]
 pub struct SqliteDb {
@@ -376,7 +379,7 @@ impl TaskDb for SqliteDb {
         Ok(())
     }
 
-    fn ended(&mut self) -> Result<Vec<Ended>, DbError> {
+    fn ended(&mut self, _with_bytes: bool) -> Result<Vec<Ended>, DbError> {
         let sql = format!(
             "SELECT msg_id, completed,
                     coalesce(length(buffers),0) + coalesce(length(result_buffers),0) + coalesce(length(content),0)
@@ -404,8 +407,9 @@ impl TaskDb for SqliteDb {
     fn compact(&mut self) -> Result<(), DbError> {
         self.flush()?;
         let number = |name: &str| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-        // Rewriting the file pays only when much of it is empty; SQLite fills the holes by itself otherwise.
-        if number("freelist_count")? * 4 > number("page_count")?.max(4096) {
+        let (free, all) = (number("freelist_count")?, number("page_count")?);
+        // Rewriting the file pays only when much of it is empty; SQLite fills the holes by itself otherwise. And questions wait meanwhile.
+        if free * 4 > all.max(4096) && (all - free) * number("page_size")? <= MAX_REWRITE_BYTES {
             self.connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::engines::EngineNumber;
 use super::machine::{Action, DaskAddress, DbCall, DbReply, Hub, InFlight, Now};
-use crate::db::{DbError, Key, Keys, MAX_ANSWER_BYTES, Patch, Record, TaskDb};
+use crate::db::{DbError, Key, Keys, MAX_ANSWER_BYTES, Patch, Record, Status, TaskDb};
 use crate::wire::ErrorContent;
 use crate::{DELIMITER, Multipart};
 
@@ -29,7 +29,7 @@ pub(super) enum Asked {
     Queue(Asker, Map<String, Value>, Vec<(Box<str>, EngineNumber)>),
     Purge(Asker),
     Resubmit(Asker, Vec<String>),
-    Restore,
+    Restore(BTreeSet<Box<str>>),
     BecomeDask(Asker),
     StopDask(Asker),
 }
@@ -146,9 +146,9 @@ impl Hub {
     pub(super) fn db_replied(&mut self, now: Now, number: u64, reply: Result<DbReply, DbError>) {
         let Some(asked) = self.asked.remove(&number) else { return };
         let (asker, reply_type) = match &asked {
-            Asked::Restore => {
+            Asked::Restore(former) => {
                 match reply {
-                    Ok(DbReply::Records(records)) => self.restore_requests(now, records),
+                    Ok(DbReply::Records(records)) => self.restore_requests(now, former, records),
                     Ok(_) | Err(DbError::NoData) => {}
                     Err(error) => tracing::error!("what the former controller had not finished is not known: {error}"),
                 }
@@ -252,7 +252,7 @@ impl Hub {
                     metadata: raw(record, Key::Metadata),
                     result_metadata: raw(record, Key::ResultMetadata),
                     result_header: raw(record, Key::ResultHeader),
-                    result_content: raw(record, Key::ResultContent),
+                    result_content: if lacks_result(record) { not_kept() } else { raw(record, Key::ResultContent) },
                     received: raw(record, Key::Received),
                     io,
                 });
@@ -302,6 +302,9 @@ impl Hub {
         if !missing.is_empty() {
             return Err(Failure::own("KeyError", format!("No such msg(s): {missing:?}")));
         }
+        if let Some(record) = records.iter().find(|record| lacks_request(record)) {
+            return Err(Failure::own("OSError", format!("{}: {REQUEST_NOT_KEPT}", record.id)));
+        }
         let mut resubmitted = Map::new();
         for record in records {
             let new_id = self.session.next_msg_id();
@@ -333,4 +336,24 @@ impl Hub {
         self.reply(now, asker, "resubmit_reply", &json!({"status": "ok", "resubmitted": resubmitted}));
         Ok(())
     }
+}
+
+pub(super) const REQUEST_NOT_KEPT: &str = "the task's arguments were too large for the store of task records";
+
+/// Whether a store has kept a task, and not its arguments: without them it can not be sent again.
+pub(super) fn lacks_request(record: &Record) -> bool {
+    record.buffers.is_empty() && record.value(Key::Header)["msg_type"] == "apply_request"
+}
+
+/// Whether a store has kept that a task ended well, and not what it returned.
+fn lacks_result(record: &Record) -> bool {
+    record.result_buffers.is_empty()
+        && record.json(Key::ResultContent).is_some()
+        && record.status() == Status::Ok
+        && record.value(Key::ResultHeader)["msg_type"] == "apply_reply"
+}
+
+fn not_kept() -> Box<RawValue> {
+    let content = ErrorContent::new("OSError", "the task has ended, but its result was too large for the store of task records");
+    String::from_utf8(content.to_json()).ok().and_then(|json| RawValue::from_string(json).ok()).unwrap_or_default()
 }

@@ -95,7 +95,7 @@ pub fn run(
         clock: Clock::default(),
         complaints: Complaints::new("hub"),
         jobs: jobs.clone(),
-        calls,
+        calls: calls.clone(),
         // The query socket that each identity came by; with one socket it is never asked.
         came_by: hashbrown::HashMap::default(),
         lost_records: 0,
@@ -103,7 +103,8 @@ pub fn run(
     };
     started.store(true, Ordering::Release);
     let outcome = driver.serve(&mut hub, inputs, outlet, &store);
-    jobs.send_always(Job::Close);
+    calls.close();
+    jobs.send_always(Job::Wake);
     if store.join().is_err() {
         tracing::error!("the records thread died; the last task records may be lost");
         return outcome.and(Err(PortError::Terminated));
@@ -154,6 +155,7 @@ impl Driver {
                 };
                 hub.handle(self.now(), event);
                 if self.act(hub, outlet) {
+                    outlet.engines_changed(&hub.engines_state());
                     return Ok(());
                 }
             }
@@ -265,8 +267,9 @@ impl Driver {
                     }
                 }
                 Action::Db(number, call) => {
+                    let bytes = call.size_bytes();
                     self.calls.insert(number, call);
-                    if !self.jobs.send(Job::Call(number), 0) && self.calls.take(number).is_some() {
+                    if !self.jobs.send(Job::Call(number), bytes) && self.calls.take(number).is_some() {
                         let error = DbError::Store("too much work is waiting for the store; ask again later".into());
                         hub.handle(self.now(), Event::Db(number, Err(error)));
                     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use crate::date::Date;
+
 /// The number by which clients know an engine.
 pub type EngineNumber = u64;
 
@@ -17,6 +19,12 @@ pub struct EnginesState {
     /// The number that the next engine gets.
     #[serde(default)]
     pub next_id: EngineNumber,
+    /// Engines that have just been lost, and whose requests may not have been given up yet.
+    #[serde(default)]
+    pub leaving: Vec<String>,
+    /// When the first of the controllers that took over from one another started.
+    #[serde(default)]
+    pub since: Option<Date>,
 }
 
 /// An engine that is there.
@@ -92,7 +100,7 @@ impl Engines {
     /// Who is there, as the next controller may want to know.
     pub(super) fn state(&self) -> EnginesState {
         let engines = self.live.iter().map(|(number, live)| (*number, live.uuid.to_string())).collect();
-        EnginesState { engines, next_id: self.next }
+        EnginesState { engines, next_id: self.next, ..EnginesState::default() }
     }
 
     /// Continues the numbers of a former controller.

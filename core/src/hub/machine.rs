@@ -149,6 +149,17 @@ pub enum DbCall {
     Remove(Vec<String>, Vec<Query>),
 }
 
+impl DbCall {
+    /// Bytes it holds, about.
+    pub fn size_bytes(&self) -> usize {
+        let ids = match self {
+            DbCall::Get(ids) | DbCall::Remove(ids, _) => ids.iter().map(String::len).sum(),
+            DbCall::Find(..) | DbCall::Show(..) | DbCall::History => 0,
+        };
+        1024 + ids
+    }
+}
+
 /// Its answer.
 #[derive(Debug)]
 pub enum DbReply {
@@ -288,6 +299,8 @@ pub struct Hub {
     /// Engines that have answered a ping and may not have heard that somebody listens to their output.
     answered: VecDeque<(Duration, Box<str>)>,
     next_call: u64,
+    /// When the first of the controllers that took over from one another started.
+    since: Option<Date>,
     pub(super) actions: VecDeque<Action>,
     pub(super) counters: Counters,
 }
@@ -321,6 +334,7 @@ impl Hub {
             asked: HashMap::default(),
             answered: VecDeque::new(),
             next_call: 0,
+            since: None,
             actions: VecDeque::new(),
             counters: Counters::default(),
         }
@@ -349,6 +363,7 @@ impl Hub {
 
     /// Lets time pass: pings, engines that have gone silent, engines that never came.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.since.get_or_insert(now.date);
         if now.mono >= self.next_beat {
             for uuid in self.hearts.beat(now.mono) {
                 if let Some(&number) = self.engines.numbers.get(&uuid) {
@@ -489,6 +504,7 @@ impl Hub {
     /// Takes over the engines of a former controller, and what its records say is not done: what was sent to an engine that is there may
     /// still be answered, what was sent to another will not, and what was sent nowhere is sent now.
     pub fn restore(&mut self, state: &EnginesState) {
+        self.since = state.since;
         for (&number, uuid) in &state.engines {
             if self.engines.restore(uuid, number) {
                 self.hearts.resume(uuid);
@@ -499,13 +515,16 @@ impl Hub {
         tracing::info!("{} engines restored; those that do not answer will be lost", self.engines.live.len());
         if self.config.keeps_records {
             let keys = Keys { buffers: true, ..Keys::default() };
-            self.call_db(DbCall::Find(Query::pending(), keys), Asked::Restore);
+            // The store may be shared, and be older than this cluster: what is not of its engines and its time is none of its business.
+            let former = state.engines.values().chain(&state.leaving).map(|uuid| uuid.as_str().into()).collect();
+            self.call_db(DbCall::Find(Query::pending_since(state.since), keys), Asked::Restore(former));
         }
     }
 
     /// Who is there, for [`restore`](Self::restore) of the next controller.
     pub fn engines_state(&self) -> EnginesState {
-        self.engines.state()
+        let leaving = self.dying.iter().map(|(_, uuid)| uuid.to_string()).collect();
+        EnginesState { leaving, since: self.since, ..self.engines.state() }
     }
 
     /// An engine is gone, for whatever reason.

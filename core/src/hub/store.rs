@@ -2,6 +2,7 @@
 //! done when the store can be had again. What does not fit is counted and said.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,7 +22,7 @@ const EXPIRE_AT_ONCE: usize = 1000;
 /// Work taken from the mailbox at once: what waits shall wait there, where it is counted.
 const BATCH: usize = 1024;
 /// How long the last records may take once the process shall end.
-const CLOSE_WITHIN: Duration = Duration::from_millis(3500);
+const CLOSE_WITHIN: Duration = Duration::from_millis(2500);
 
 /// How long questions wait for a store that can not be had, before they are answered with that.
 const ANSWER_AFTER: Duration = Duration::from_secs(5);
@@ -34,16 +35,26 @@ pub(super) enum Job {
     },
     /// The question of this number has its turn.
     Call(u64),
-    Close,
+    /// Look up: the end has been announced.
+    Wake,
 }
 
-/// Questions to the store. They stand apart from their turns, so that none has to wait behind updates that can not be made.
+/// Questions to the store, and the announcement of the end. They stand apart from the queue, so that none has to wait behind updates that can
+/// not be made.
 #[derive(Clone, Default)]
-pub(super) struct Calls(Arc<Mutex<BTreeMap<u64, DbCall>>>);
+pub(super) struct Calls {
+    waiting: Arc<Mutex<BTreeMap<u64, DbCall>>>,
+    is_closing: Arc<AtomicBool>,
+}
 
 impl Calls {
     fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<u64, DbCall>) -> T) -> T {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Announces the end, before [`Job::Wake`].
+    pub(super) fn close(&self) {
+        self.is_closing.store(true, Ordering::Release);
     }
 
     /// Adds one, before its turn is in the queue.
@@ -75,7 +86,7 @@ impl From<Box<dyn TaskDb>> for Records {
     }
 }
 
-/// Starts the thread. It ends at [`Job::Close`], after everything before it is durable or the patience is over.
+/// Starts the thread. It ends after [`Calls::close`], when all that was sent before is durable or the patience is over.
 pub(super) fn start(
     records: Records,
     jobs: Mailbox<Job>,
@@ -127,6 +138,9 @@ impl Keeper {
             if self.taken.len() < BATCH {
                 jobs.take(BATCH, &mut batch);
                 self.taken.extend(batch.drain(..));
+            }
+            if self.close_by.is_none() && self.calls.is_closing.load(Ordering::Acquire) {
+                self.close_by = Some(self.clock.now() + CLOSE_WITHIN);
             }
             self.retry_at = None;
             self.work();
@@ -181,10 +195,18 @@ impl Keeper {
                 Job::Call(number) => {
                     if let Some(call) = self.calls.take(*number) {
                         let reply = call.perform(&mut *self.db);
+                        let busy = if let Err(DbError::Busy(reason)) = &reply { Some(reason.clone()) } else { None };
                         self.replies.send_always(HubInput::Db(*number, reply));
+                        if let Some(reason) = busy {
+                            self.taken.pop_front();
+                            return self.wait(&reason);
+                        }
+                        // A removal is to be committed as an update is.
+                        self.away_since = None;
+                        self.commit_at = self.commit_at.or(Some(self.clock.now() + COMMIT_AFTER));
                     }
                 }
-                Job::Close => self.close_by = Some(self.clock.now() + CLOSE_WITHIN),
+                Job::Wake => {}
             }
             self.taken.pop_front();
         }
@@ -214,12 +236,15 @@ impl Keeper {
     }
 
     fn expire(&mut self) {
+        let began = self.clock.now();
+        let outcome = self.db.expire(&self.rules, Clock::date(), EXPIRE_AT_ONCE);
         let now = self.clock.now();
-        self.expire_at = now + EXPIRE_EVERY;
-        match self.db.expire(&self.rules, Clock::date(), EXPIRE_AT_ONCE) {
+        // At most a twentieth of the time goes into it, however large the store is.
+        self.expire_at = now + EXPIRE_EVERY.max((now - began) * 20);
+        match outcome {
             Ok(EXPIRE_AT_ONCE) => {
                 self.removed += EXPIRE_AT_ONCE;
-                self.expire_at = now; // there may be more, after what clients want
+                self.expire_at = now + (now - began); // there may be more, after what clients want
             }
             Ok(more) => {
                 let removed = std::mem::take(&mut self.removed) + more;

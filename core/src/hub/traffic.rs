@@ -1,9 +1,12 @@
 //! What passes by: requests, replies and output, turned into counts and records. Nothing here is answered.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::answers::{REQUEST_NOT_KEPT, lacks_request};
 use super::machine::{Action, Hub, InFlight, Now, Reason, Topic};
 use crate::Envelope;
 use crate::db::{Key, Patch, Record};
@@ -137,19 +140,24 @@ impl Hub {
         for id in ids {
             self.complete(&id, Status::Error);
             let content = ErrorContent::new("EngineError", format!("Engine '{uuid}' died while running task '{id}'"));
-            let (_, header) = self.session.header("apply_reply", now.date);
-            let patch = Patch::default()
-                .json(Key::ResultHeader, header.into())
-                .value(Key::ResultMetadata, &json!({"status": "error", "engine": uuid}))
-                .json(Key::ResultContent, content.to_json().into())
-                .value(Key::Completed, &json!(now.date))
-                .value(Key::Received, &json!(now.date));
-            self.record(&id, patch, false);
+            self.record_error(now, &id, uuid, &content);
         }
     }
 
+    /// Ends a record for which no reply will come.
+    fn record_error(&mut self, now: Now, id: &str, engine: &str, content: &ErrorContent) {
+        let (_, header) = self.session.header("apply_reply", now.date);
+        let patch = Patch::default()
+            .json(Key::ResultHeader, header.into())
+            .value(Key::ResultMetadata, &json!({"status": "error", "engine": engine}))
+            .json(Key::ResultContent, content.to_json().into())
+            .value(Key::Completed, &json!(now.date))
+            .value(Key::Received, &json!(now.date));
+        self.record(id, patch, false);
+    }
+
     /// Takes over what a former controller has not finished. Returns the requests that are to be sent now.
-    pub(super) fn restore_requests(&mut self, now: Now, records: Vec<Record>) {
+    pub(super) fn restore_requests(&mut self, now: Now, former: &BTreeSet<Box<str>>, records: Vec<Record>) {
         let (mut waiting, mut lost) = (0, 0);
         for record in records {
             let is_task = record.value(Key::Queue) == "task";
@@ -157,10 +165,17 @@ impl Hub {
             if self.in_flight.contains_key(record.id.as_str()) {
                 continue; // a client was quicker
             }
+            if engine.as_ref().is_some_and(|uuid| !former.contains(uuid)) {
+                continue; // another cluster's
+            }
             let live = engine.as_deref().map(|uuid| self.engines.by_uuid(uuid));
             match (live, &engine) {
                 (Some(Some(live)), _) => *(if is_task { &mut live.tasks } else { &mut live.queue }) += 1,
                 (_, Some(_)) => lost += 1,
+                (_, None) if is_task && lacks_request(&record) => {
+                    self.record_error(now, &record.id, "", &ErrorContent::new("OSError", REQUEST_NOT_KEPT));
+                    continue;
+                }
                 (_, None) if is_task => {
                     waiting += 1;
                     self.unassigned += 1;
