@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pointsman_core::net::{Mailbox, Outbox};
+use pointsman_core::net::{Clock, Mailbox, Outbox};
 use pointsman_core::relay::{Command, Counters, NoTap, Pairing, PublishTap, Relay, Tap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -107,8 +107,8 @@ fn d31_short_messages_are_dropped_and_do_not_merge_with_the_next() {
     swap.client.send_multipart(["engine", "second"], 0).unwrap();
     assert_eq!(frames(&swap.engine)[1..], ["client", "second"]);
     // The two sides are not in any order.
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
-    while swap.relay.counters.malformed.load(Relaxed) < 2 && std::time::Instant::now() < deadline {
+    let clock = Clock::default();
+    while swap.relay.counters.malformed.load(Relaxed) < 2 && clock.now() < Duration::from_secs(10) {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(swap.relay.counters.malformed.load(Relaxed), 2);
