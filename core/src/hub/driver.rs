@@ -21,6 +21,8 @@ const MAX_JOBS: usize = 4_000_000;
 const MAX_JOB_BYTES: usize = 2 << 30;
 /// Identities whose way back is remembered when there are two query sockets.
 const MAX_ASKERS: usize = 100_000;
+/// How long copies of messages gather before the next look: woken for each, this thread would take more time from the others than its work does.
+const GATHER_MS: i64 = 2;
 /// How long changes of engines are gathered before they are written down.
 const SAVE_AFTER: Duration = Duration::from_millis(200);
 
@@ -99,6 +101,7 @@ pub fn run(
         // The query socket that each identity came by; with one socket it is never asked.
         came_by: hashbrown::HashMap::default(),
         lost_records: 0,
+        gathers: false,
         save_at: None,
     };
     started.store(true, Ordering::Release);
@@ -123,6 +126,8 @@ struct Driver {
     calls: Calls,
     came_by: hashbrown::HashMap<Vec<u8>, usize, foldhash::fast::FixedState>,
     lost_records: u64,
+    /// Copies have just come, and more are likely to.
+    gathers: bool,
     /// When to have the engines kept for the next controller.
     save_at: Option<Duration>,
 }
@@ -144,6 +149,7 @@ impl Driver {
         loop {
             let mut busy = false;
             inputs.take(BURST * 16, &mut batch);
+            self.gathers |= !batch.is_empty();
             for input in batch.drain(..) {
                 busy = true;
                 let event = match input {
@@ -217,7 +223,7 @@ impl Driver {
         }
     }
 
-    fn sleep(&self, hub: &Hub, inputs: &Mailbox<HubInput>) -> Result<(), PortError> {
+    fn sleep(&mut self, hub: &Hub, inputs: &Mailbox<HubInput>) -> Result<(), PortError> {
         let now = self.clock.now();
         let next = hub.poll_timeout(now);
         let wait = self.save_at.map_or(next, |at| next.min(at)).saturating_sub(now);
@@ -227,7 +233,11 @@ impl Driver {
             self.notifications.socket().as_poll_item(zmq::POLLIN),
         ];
         items.extend(self.queries.iter().map(|query| query.socket().as_poll_item(zmq::POLLIN)));
-        match zmq::poll(&mut items, wait.as_millis() as i64 + 1) {
+        let wait_ms = wait.as_millis() as i64 + 1;
+        // A client that waits for the store's answer is not kept waiting for this.
+        let gathers = std::mem::take(&mut self.gathers) && !hub.awaits_records();
+        let polled = if gathers { zmq::poll(&mut items[1..], wait_ms.min(GATHER_MS)) } else { zmq::poll(&mut items, wait_ms) };
+        match polled {
             Ok(_) | Err(zmq::Error::EINTR) => Ok(()),
             Err(error) => Err(error.into()),
         }

@@ -521,6 +521,11 @@ impl Hub {
         }
     }
 
+    /// Whether somebody waits for an answer of the store.
+    pub fn awaits_records(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
     /// Who is there, for [`restore`](Self::restore) of the next controller.
     pub fn engines_state(&self) -> EnginesState {
         let leaving = self.dying.iter().map(|(_, uuid)| uuid.to_string()).collect();

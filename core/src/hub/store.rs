@@ -14,6 +14,8 @@ use crate::net::{Clock, Complaints, Mailbox, Outbox};
 
 /// How long merged records may wait for their commit.
 const COMMIT_AFTER: Duration = Duration::from_millis(500);
+/// How long updates gather before the next look, so that this thread is not woken for each.
+const GATHER_MS: i64 = 3;
 /// How often a store that can not be had is tried.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How often retention is looked at, and how much it removes at once.
@@ -105,6 +107,7 @@ pub(super) fn start(
             commit_at: None,
             retry_at: None,
             away_since: None,
+            gathers: false,
             expire_at: EXPIRE_EVERY / 10,
             removed: 0,
             close_by: None,
@@ -125,6 +128,8 @@ struct Keeper {
     retry_at: Option<Duration>,
     /// Since when the store can not be had.
     away_since: Option<Duration>,
+    /// Updates have just been made, and more are likely to come.
+    gathers: bool,
     expire_at: Duration,
     removed: usize,
     close_by: Option<Duration>,
@@ -164,13 +169,15 @@ impl Keeper {
     }
 
     /// Until there is work, or until it is time to go on with what there is.
-    fn sleep(&self, jobs: &Mailbox<Job>) {
+    fn sleep(&mut self, jobs: &Mailbox<Job>) {
         let now = self.clock.now();
         let until = |at: Duration| at.saturating_sub(now).as_millis() as i64 + 1;
         let outcome = if let Some(at) = self.retry_at {
             zmq::poll(&mut [], until(at)) // not the mailbox: it may be full
         } else if !self.taken.is_empty() {
             Ok(0)
+        } else if std::mem::take(&mut self.gathers) && self.close_by.is_none() {
+            zmq::poll(&mut [], GATHER_MS)
         } else {
             let expiry = Some(self.expire_at).filter(|_| !self.rules.is_empty());
             let wait_ms = [self.commit_at, expiry, self.close_by].into_iter().flatten().min().map_or(-1, until);
@@ -187,6 +194,7 @@ impl Keeper {
                 Job::Merge { id, patch, create } => match self.db.merge(id, patch, *create) {
                     Ok(()) => {
                         self.away_since = None;
+                        self.gathers = true;
                         self.commit_at = self.commit_at.or(Some(self.clock.now() + COMMIT_AFTER));
                     }
                     Err(DbError::Busy(reason)) => return self.wait(&reason),
