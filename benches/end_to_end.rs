@@ -5,12 +5,11 @@
 mod shared;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pointsman::core::connection_file::{ClientFile, EngineFile};
-use pointsman::core::peer::{Client, Engine, EngineHandle, Functions, TaskRequest};
-use shared::{Controller, PATIENCE};
+use pointsman::core::peer::Client;
+use shared::{Controller, Engines, PATIENCE, run_tasks};
 
 const ENGINES: usize = 8;
 
@@ -60,42 +59,20 @@ struct Figures {
 fn measure(command: &[&str], count: usize, window: usize) -> Figures {
     let controller = Controller::start(command, "");
     let context = zmq::Context::new();
-    let mut functions = Functions::new();
-    functions.register_quick("echo", |argument| Ok(argument.to_vec()));
-    let functions = Arc::new(functions);
     let engine_file: EngineFile = controller.file("engine");
     let client_file: ClientFile = controller.file("client");
     // The stock controller writes its files before its schedulers listen.
     std::thread::sleep(Duration::from_secs(2));
-    let engines: Vec<EngineHandle> = (0..ENGINES)
-        .map(|_| Engine::start(&context, &engine_file, functions.clone(), None, PATIENCE).expect("an engine"))
-        .collect();
+    let _engines = Engines::start(&context, &engine_file, ENGINES);
     let mut client = Client::connect(&context, &client_file, PATIENCE).expect("a client");
     client.wait_for_engines(ENGINES, PATIENCE).expect("engines");
     std::thread::sleep(Duration::from_millis(500));
-    let task = TaskRequest::function("echo", vec![7u8; 300]);
-    let mut run = |count: usize| {
-        let (mut sent, mut answered) = (0, 0);
-        while answered < count {
-            while sent < count && sent - answered < window {
-                client.submit(&task).expect("a submission");
-                sent += 1;
-            }
-            let reply = client.next_reply(PATIENCE).expect("a socket").expect("a reply in time");
-            reply.outcome.expect("a result");
-            answered += 1;
-        }
-    };
-    run(count / 10); // warm
+    run_tasks(&mut client, count / 10, window); // warm
     let (before, _, _) = usage(&controller);
     let start = Instant::now();
-    run(count);
+    run_tasks(&mut client, count, window);
     let elapsed = start.elapsed().as_secs_f64();
     let (after, resident, processes) = usage(&controller);
-    engines.iter().for_each(EngineHandle::stop);
-    for engine in engines {
-        let _ = engine.join();
-    }
     Figures {
         tasks_per_s: count as f64 / elapsed,
         cpu_us: (after - before) / count as f64 * 1e6,

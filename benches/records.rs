@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use pointsman::core::connection_file::{ClientFile, EngineFile};
-use pointsman::core::peer::{Client, Engine, Functions, TaskRequest};
+use pointsman::core::connection_file::ClientFile;
+use pointsman::core::peer::Client;
 use serde_json::json;
-use shared::{Controller, PATIENCE};
+use shared::{Controller, Engines, PATIENCE, echo, run_tasks, take_result};
 
 const OURS: [&str; 2] = [env!("CARGO_BIN_EXE_pointsman"), "controller"];
 
@@ -21,44 +21,24 @@ const OURS: [&str; 2] = [env!("CARGO_BIN_EXE_pointsman"), "controller"];
 fn with_peers(config: &str, work: impl FnOnce(&Controller, &zmq::Context, &mut Client)) {
     let controller = Controller::start(&OURS, config);
     let context = zmq::Context::new();
-    let mut functions = Functions::new();
-    functions.register_quick("echo", |argument| Ok(argument.to_vec()));
-    let functions = Arc::new(functions);
-    let engine_file: EngineFile = controller.file("engine");
-    let start = |_| Engine::start(&context, &engine_file, functions.clone(), None, PATIENCE).expect("an engine");
-    let engines: Vec<_> = (0..2).map(start).collect();
+    let _engines = Engines::start(&context, &controller.file("engine"), 2);
     let mut client = Client::connect(&context, &controller.file("client"), PATIENCE).expect("a client");
     client.wait_for_engines(2, PATIENCE).expect("engines");
     work(&controller, &context, &mut client);
-    for engine in engines {
-        engine.stop();
-        let _ = engine.join();
-    }
 }
 
-/// As fast as it goes.
-fn fill(client: &mut Client, count: usize) {
-    let task = TaskRequest::function("echo", vec![7u8; 300]);
-    let (mut sent, mut answered) = (0, 0);
-    while answered < count {
-        while sent < count && sent - answered < 200 {
-            client.submit(&task).expect("a submission");
-            sent += 1;
-        }
-        client.next_reply(PATIENCE).expect("a socket").expect("a reply in time").outcome.expect("a result");
-        answered += 1;
-    }
-}
+/// How many tasks are under way while records are made.
+const WINDOW: usize = 200;
 
 /// One task at a time, about 700 per second, for so long: microseconds from submission to result.
 fn latencies(client: &mut Client, duration: Duration) -> Histogram<u64> {
-    let task = TaskRequest::function("echo", vec![7u8; 300]);
+    let task = echo();
     let mut histogram = Histogram::new(3).expect("a histogram");
     let end = Instant::now() + duration;
     while Instant::now() < end {
         let start = Instant::now();
         client.submit(&task).expect("a submission");
-        client.next_reply(PATIENCE).expect("a socket").expect("a reply in time").outcome.expect("a result");
+        take_result(client);
         histogram.record(start.elapsed().as_micros() as u64).expect("a latency");
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -129,7 +109,7 @@ impl Drop for Questions {
 
 fn sqlite(records: usize, duration: Duration) {
     with_peers("[records]\nstore = \"sqlite\"\n", |controller, context, client| {
-        fill(client, records);
+        run_tasks(client, records, WINDOW);
         wait_for_records(client, records);
         compare("file locked by another", client, duration, || {
             let lock = rusqlite::Connection::open(controller.folder.path().join("tasks.db")).expect("the file");
@@ -185,7 +165,7 @@ fn mongodb(mongod: &str, records: usize, duration: Duration) {
     }
     let config = format!("[records]\nstore = \"mongodb\"\nmongodb.uri = \"mongodb://127.0.0.1:{port}\"\n");
     with_peers(&config, |_, _, client| {
-        fill(client, records);
+        run_tasks(client, records, WINDOW);
         wait_for_records(client, records);
         compare("mongod stopped by SIGSTOP", client, duration, || {
             let stopped = Stopped(server.0.id());

@@ -165,6 +165,12 @@ impl World {
         self.copy(topic, ids, "apply_reply", request, &metadata, &json!({"status": status}));
     }
 
+    /// What a client that asks for the result of a request is told.
+    fn result(&mut self, request: &Value) -> Value {
+        let (_, reply) = self.ask("result_request", json!({"msg_ids": [request["msg_id"]]}));
+        reply[request["msg_id"].as_str().unwrap()].clone()
+    }
+
     fn queue(&mut self) -> Value {
         self.ask("queue_request", json!({"targets": null})).1
     }
@@ -263,8 +269,7 @@ fn what_is_not_of_the_former_controller_is_left_alone() {
         let record = world.db.get(request["msg_id"].as_str().unwrap()).unwrap().unwrap();
         assert_eq!(record.json(Key::Completed).is_none(), is_pending, "{request}");
     }
-    let (_, reply) = world.ask("result_request", json!({"msg_ids": [too_large["msg_id"]]}));
-    assert_eq!(reply[too_large["msg_id"].as_str().unwrap()]["result_content"]["ename"], "OSError");
+    assert_eq!(world.result(&too_large)["result_content"]["ename"], "OSError");
 }
 
 #[test]
@@ -278,8 +283,7 @@ fn a_result_that_the_store_has_not_kept_is_an_error_and_its_task_is_not_sent_aga
     let mut patch = Patch::default();
     (patch.buffers, patch.result_buffers) = (Some(Vec::new()), Some(Vec::new()));
     world.db.merge(id, &patch, false).unwrap();
-    let (_, reply) = world.ask("result_request", json!({"msg_ids": [id]}));
-    assert_eq!(reply[id]["result_content"]["ename"], "OSError");
+    assert_eq!(world.result(&task)["result_content"]["ename"], "OSError");
     assert_eq!(world.ask("resubmit_request", json!({"msg_ids": [id]})).1["ename"], "OSError");
     assert!(world.resubmitted.is_empty());
 }
@@ -388,8 +392,7 @@ fn d18_a_dead_engines_direct_requests_have_a_readable_result() {
     let request = world.direct("a");
     world.ask("unregistration_request", json!({"id": number}));
     world.pass(Duration::from_secs(2));
-    let (_, reply) = world.ask("result_request", json!({"msg_ids": [request["msg_id"]]}));
-    let record = &reply[request["msg_id"].as_str().unwrap()];
+    let record = world.result(&request);
     assert_eq!(record["result_metadata"], json!({"status": "error", "engine": "a"}));
     assert_eq!(record["result_header"]["msg_type"], "apply_reply");
     assert_eq!(record["result_content"]["ename"], "EngineError");
@@ -409,8 +412,7 @@ fn a_direct_request_to_an_engine_that_is_gone_ends_too() {
     let late = world.direct("a");
     world.pass(Duration::from_secs(2));
     for request in requests.iter().chain([&late]) {
-        let (_, reply) = world.ask("result_request", json!({"msg_ids": [request["msg_id"]]}));
-        assert_eq!(reply[request["msg_id"].as_str().unwrap()]["result_content"]["ename"], "EngineError");
+        assert_eq!(world.result(request)["result_content"]["ename"], "EngineError");
     }
 }
 

@@ -68,7 +68,7 @@ fn serve(options: &Options) -> anyhow::Result<ExitCode> {
     let mut context = zmq::Context::new();
     let mut engines = Vec::new();
     for n in 0..options.count.max(1) {
-        if n % ENGINES_EACH == 0 {
+        if n > 0 && n % ENGINES_EACH == 0 {
             context = zmq::Context::new();
         }
         let engine =

@@ -43,9 +43,10 @@ pub(super) struct Reach {
 
 /// How often a starting scheduler is looked at.
 const LOOK_EVERY_MS: i64 = 50;
-/// Runs its arguments until they end or standard input does, as it does with the controller, whatever became of that.
-const WATCHED: &str =
-    r#"exec 3<&0; "$@" </dev/null 3<&- & child=$!; (read -r _ <&3; kill -9 "$child" 2>/dev/null) & wait "$child""#;
+/// Runs its arguments until they end or standard input does, as it does with the controller, whatever became of that. The one who watches for the
+/// latter ends with them: later, their number may be somebody else's.
+const WATCHED: &str = r#"exec 3<&0; "$@" </dev/null 3<&- & child=$!; (read -r _ <&3; kill -9 "$child" 2>/dev/null) & watcher=$!
+wait "$child"; status=$?; kill "$watcher" 2>/dev/null; exit "$status""#;
 
 impl DaskKeeper {
     pub(super) fn new(config: Dask, reach: Reach, hub: Outbox<HubInput>) -> Self {

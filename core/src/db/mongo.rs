@@ -298,8 +298,9 @@ impl MongoDb {
             return Err(DbError::Busy("MongoDB: the server is going away".into()));
         }
         let reason = |error: &Document| error.get_str("errmsg").unwrap_or("no reason given").to_owned();
-        let index = |error: &Document| error.get_i32("index").ok().and_then(|index| usize::try_from(index).ok());
-        Ok(refused.into_iter().filter_map(|error| Some((index(error)?, reason(error)))).collect())
+        // What the server says is foreign input, too: a place outside the batch is nobody's.
+        let place = |error: &Document| usize::try_from(error.get_i32("index").ok()?).ok().filter(|place| *place < updates.len());
+        Ok(refused.into_iter().filter_map(|error| Some((place(error)?, reason(error)))).collect())
     }
 
     /// Sends what waits, and forgets it once it is known to be there or can not be.
@@ -314,7 +315,7 @@ impl MongoDb {
             self.unsure = self.unsure.max(count);
             let refused = match self.send(&self.waiting[..count]) {
                 Ok(refused) => refused,
-                Err(DbError::Busy(reason)) => return Err(DbError::Busy(reason)),
+                Err(busy @ DbError::Busy(_)) => return Err(busy),
                 // One that the server can not even read spoils the batch for the others.
                 Err(_) => self.send_singly(0..count)?,
             };
@@ -345,7 +346,7 @@ impl MongoDb {
         for index in indices {
             match self.send(&self.waiting[index..=index]) {
                 Ok(one) => refused.extend(one.into_iter().map(|(_, reason)| (index, reason))),
-                Err(DbError::Busy(reason)) => return Err(DbError::Busy(reason)),
+                Err(busy @ DbError::Busy(_)) => return Err(busy),
                 Err(error) => refused.push((index, error.to_string())),
             }
         }

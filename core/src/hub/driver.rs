@@ -106,6 +106,9 @@ pub fn run(
     };
     started.store(true, Ordering::Release);
     let outcome = driver.serve(&mut hub, inputs, outlet, &store);
+    if outcome.is_ok() {
+        outlet.engines_changed(&hub.engines_state());
+    }
     calls.close();
     jobs.send_always(Job::Wake);
     if store.join().is_err() {
@@ -161,7 +164,6 @@ impl Driver {
                 };
                 hub.handle(self.now(), event);
                 if self.act(hub, outlet) {
-                    outlet.engines_changed(&hub.engines_state());
                     return Ok(());
                 }
             }
@@ -210,7 +212,6 @@ impl Driver {
                 }
             }
             if self.act(hub, outlet) {
-                outlet.engines_changed(&hub.engines_state());
                 return Ok(());
             }
             if self.save_at.is_some_and(|at| at <= self.clock.now()) {

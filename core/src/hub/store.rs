@@ -193,9 +193,8 @@ impl Keeper {
             match job {
                 Job::Merge { id, patch, create } => match self.db.merge(id, patch, *create) {
                     Ok(()) => {
-                        self.away_since = None;
                         self.gathers = true;
-                        self.commit_at = self.commit_at.or(Some(self.clock.now() + COMMIT_AFTER));
+                        self.has_changed();
                     }
                     Err(DbError::Busy(reason)) => return self.wait(&reason),
                     Err(error) => self.complaints.note(self.clock.now(), "an update is lost", error),
@@ -209,15 +208,19 @@ impl Keeper {
                             self.taken.pop_front();
                             return self.wait(&reason);
                         }
-                        // A removal is to be committed as an update is.
-                        self.away_since = None;
-                        self.commit_at = self.commit_at.or(Some(self.clock.now() + COMMIT_AFTER));
+                        self.has_changed(); // by a removal
                     }
                 }
                 Job::Wake => {}
             }
             self.taken.pop_front();
         }
+    }
+
+    /// The store has done something, which is to be committed.
+    fn has_changed(&mut self) {
+        self.away_since = None;
+        self.commit_at = self.commit_at.or(Some(self.clock.now() + COMMIT_AFTER));
     }
 
     fn wait(&mut self, reason: &str) {
