@@ -63,7 +63,10 @@ def test_both_read_what_the_other_wrote(server, start):
     [old] = rc.db_query({"msg_id": "old_1_1"}, keys=["header", "stdout", "buffers"])
     assert (old["header"]["n"], old["stdout"], bytes(old["buffers"][0])) == (1, "said", b"x")
     view = rc.load_balanced_view()
-    sent = [view.apply_async(lambda x: x * 2, 21), rc[0].execute("print('hello'); 6*7", silent=False)]
+    # One after the other: dates have milliseconds there, and the history is ordered by them.
+    sent = [view.apply_async(lambda x: x * 2, 21)]
+    rc.wait(sent, timeout=20)
+    sent.append(rc[0].execute("print('hello'); 6*7", silent=False))
     rc.wait(sent, timeout=20)
     ids = [ar.msg_ids[0] for ar in sent]
     wait_until(lambda: all(r["completed"] for r in rc.db_query({"msg_id": {"$in": ids}}, keys=["completed"])))
