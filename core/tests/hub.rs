@@ -165,6 +165,14 @@ impl World {
         self.copy(topic, ids, "apply_reply", request, &metadata, &json!({"status": status}));
     }
 
+    /// A task that has run on an engine and ended well.
+    fn done_task(&mut self, uuid: &str) -> Value {
+        let task = self.task();
+        self.track(&task, uuid);
+        self.done(Topic::OutTask, &task, uuid, "ok");
+        task
+    }
+
     /// What a client that asks for the result of a request is told.
     fn result(&mut self, request: &Value) -> Value {
         let (_, reply) = self.ask("result_request", json!({"msg_ids": [request["msg_id"]]}));
@@ -276,9 +284,7 @@ fn what_is_not_of_the_former_controller_is_left_alone() {
 fn a_result_that_the_store_has_not_kept_is_an_error_and_its_task_is_not_sent_again_without_arguments() {
     let mut world = World::new();
     world.engine("a");
-    let task = world.task();
-    world.track(&task, "a");
-    world.done(Topic::OutTask, &task, "a", "ok");
+    let task = world.done_task("a");
     let id = task["msg_id"].as_str().unwrap();
     let mut patch = Patch::default();
     (patch.buffers, patch.result_buffers) = (Some(Vec::new()), Some(Vec::new()));
@@ -420,9 +426,7 @@ fn a_direct_request_to_an_engine_that_is_gone_ends_too() {
 fn d19_resubmit_keeps_targets_retries_and_label() {
     let mut world = World::new();
     world.engine("a");
-    let task = world.task();
-    world.track(&task, "a");
-    world.done(Topic::OutTask, &task, "a", "ok");
+    let task = world.done_task("a");
     let (_, reply) = world.ask("resubmit_request", json!({"msg_ids": [task["msg_id"]]}));
     let new_id = reply["resubmitted"][task["msg_id"].as_str().unwrap()].clone();
     let message = world.resubmitted.pop().unwrap();
