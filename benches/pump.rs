@@ -4,14 +4,14 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pointsman::policies::{Time, schemes::LeastLoad};
-use pointsman::schedulers::task::{Action, Dependency, Event, Limits, ReplyKind, TaskScheduler, TaskSpec};
+use pointsman::schedulers::task::{Action, Dependency, Event, Limits, Measured, ReplyKind, TaskScheduler, TaskSpec};
 
 type Machine = TaskScheduler<LeastLoad, ()>;
 
 fn machine(engines: usize) -> Machine {
     let mut machine = Machine::new(LeastLoad::default(), Limits { queued_tasks: usize::MAX, ..Limits::default() }, 1);
     for n in 0..engines {
-        machine.handle(Time::ZERO, Event::EngineUp { uuid: &format!("14f511c4-c071177869277c35a84657{n:04}") });
+        machine.handle(Time::ZERO, Event::EngineUp { uuid: &format!("14f511c4-c071177869277c35a84657{n:04}"), number: 0 });
     }
     machine
 }
@@ -28,7 +28,10 @@ fn drain(machine: &mut Machine) -> u64 {
         if let Action::Dispatch { task, engine, .. } = action {
             let id = machine.task_id(task).unwrap_or_default().to_owned();
             let uuid = machine.uuid(engine).to_owned();
-            machine.handle(Time::ZERO, Event::Result { id: &id, engine: &uuid, kind: ReplyKind::Ok, payload: () });
+            machine.handle(
+                Time::ZERO,
+                Event::Result { id: &id, engine: &uuid, kind: ReplyKind::Ok, payload: (), measured: Measured::default() },
+            );
             answered += 1;
         }
     }

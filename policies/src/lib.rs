@@ -6,13 +6,13 @@
 //! A scheme of one's own is a type, a configuration and a line of registration:
 //!
 //! ```
-//! use pointsman_policies::{Candidates, Cx, EngineIx, Named, Pick, Registry, Request, Scheme, SchemeError};
+//! use pointsman_policies::{Candidates, Cx, EngineIx, Named, Pick, Registry, Request, Scheme, PolicyError};
 //!
 //! /// Always the open engine with the lowest index: fills the first engine before it uses the second.
 //! #[derive(Debug)]
-//! struct FillFirst;
+//! struct Lowest;
 //!
-//! impl Scheme for FillFirst {
+//! impl Scheme for Lowest {
 //!     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
 //!         let first = cx.roster.open_engines().find(|&engine| request.candidates.contains(engine));
 //!         first.map_or(Pick::Defer { until: None }, Pick::Engine)
@@ -21,28 +21,33 @@
 //!
 //! #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 //! #[serde(deny_unknown_fields)]
-//! struct FillFirstConfig {}
+//! struct LowestConfig {}
 //!
-//! impl Named for FillFirst {
-//!     const NAME: &'static str = "fillfirst";
+//! impl Named for Lowest {
+//!     const NAME: &'static str = "lowest";
 //!     const SUMMARY: &'static str = "lowest index first";
-//!     type Config = FillFirstConfig;
-//!     fn build(_: FillFirstConfig) -> Result<Self, SchemeError> {
-//!         Ok(FillFirst)
+//!     type Config = LowestConfig;
+//!     fn build(_: LowestConfig) -> Result<Self, PolicyError> {
+//!         Ok(Lowest)
 //!     }
 //! }
 //!
 //! let mut registry = Registry::builtin();
-//! registry.register::<FillFirst>()?;
-//! let scheme = registry.build(&"fillfirst".parse()?)?;
+//! registry.register::<Lowest>()?;
+//! let scheme = registry.build(&"lowest".parse()?)?;
 //! # drop(scheme);
 //! # let _ = (EngineIx::new(0), Candidates::All);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod admission;
 pub mod conformance;
+pub mod facts;
 pub mod index;
+mod learned;
+pub mod order;
 mod placement;
+pub mod rebalance;
 mod registry;
 mod rng;
 mod roster;
@@ -51,10 +56,15 @@ pub mod schemes;
 mod spec;
 mod time;
 
+pub use admission::{Admission, AdmissionCx};
+pub use facts::{Hints, Input, Needs, TaskFacts, TaskView, hash_name};
+pub use learned::{Class, Estimate, Learned};
+pub use order::{Order, OrderCx, Rank};
 pub use placement::{Chosen, Placement};
-pub use registry::{Entry, Named, Registry, SchemeError};
+pub use rebalance::{Flight, Move, Rebalance, RebalanceCx};
+pub use registry::{Axis, Entry, Named, PolicyError, Registry, in_range};
 pub use rng::Rng;
-pub use roster::{EngineIx, Roster};
-pub use scheme::{Candidates, Cx, Ending, Needs, Outcome, Pick, Request, Scheme, Ticket};
-pub use spec::{SchemeSpec, SpecError};
+pub use roster::{EngineIx, Joining, Roster};
+pub use scheme::{Candidates, Considered, Cx, Ending, Outcome, Pick, Request, Scheme, Ticket};
+pub use spec::{PolicySpec, SpecError};
 pub use time::Time;

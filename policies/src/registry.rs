@@ -1,23 +1,65 @@
-//! Which schemes there are: an explicit value, filled by whoever assembles the program. There is no global table, a name can not be
-//! taken twice, and an unknown name or parameter is answered with the known ones.
+//! Which policies there are, on each of the four axes: an explicit value, filled by whoever assembles the program. There is no global
+//! table, a name can not be taken twice, and an unknown name or parameter is answered with the known ones.
+
+use std::ops::RangeInclusive;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{Needs, Scheme, SchemeSpec, schemes};
+use crate::{Admission, Needs, Order, PolicySpec, Rebalance, Scheme, admission, order, rebalance, schemes};
 
-/// A scheme that can be chosen by name.
-pub trait Named: Scheme + Sized + 'static {
+/// What a policy decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Axis {
+    /// Which engine takes a task: a [`Scheme`].
+    Placement,
+    /// Which task goes next: an [`Order`].
+    Order,
+    /// How many tasks an engine may have: an [`Admission`].
+    Admission,
+    /// Whether a task that was sent is left where it is: a [`Rebalance`].
+    Rebalance,
+}
+
+impl Axis {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Axis; 4] = [Axis::Placement, Axis::Order, Axis::Admission, Axis::Rebalance];
+
+    /// Its name in configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Axis::Placement => "placement",
+            Axis::Order => "order",
+            Axis::Admission => "admission",
+            Axis::Rebalance => "rebalance",
+        }
+    }
+
+    /// What a policy on it is called in a sentence.
+    const fn noun(self) -> &'static str {
+        match self {
+            Axis::Placement => "scheme",
+            Axis::Order => "order",
+            Axis::Admission => "admission policy",
+            Axis::Rebalance => "rebalance policy",
+        }
+    }
+}
+
+/// A policy that can be chosen by name.
+pub trait Named: Sized + 'static {
     /// What configuration calls it.
     const NAME: &'static str;
     /// One line for people who choose.
     const SUMMARY: &'static str;
+    /// Where the rule comes from.
+    const SOURCE: &'static str = "";
     /// Other names for it.
     const ALIASES: &'static [&'static str] = &[];
-    /// What it has to be told.
-    const NEEDS: Needs = Needs { latency: false };
-    /// The hwm it is meant to run with, where that is not the controller's default.
+    /// Each parameter with its meaning, unit and range, in one line.
+    const PARAMETERS: &'static [(&'static str, &'static str)] = &[];
+    /// The hwm that a scheme is meant to run with, where that is not the controller's default.
     const DEFAULT_HWM: Option<u32> = None;
     /// Its parameters: a struct with defaults that denies unknown fields.
     type Config: DeserializeOwned + Serialize + Default;
@@ -25,16 +67,18 @@ pub trait Named: Scheme + Sized + 'static {
     /// Makes one.
     ///
     /// # Errors
-    /// If the parameters make no sense together.
-    fn build(config: Self::Config) -> Result<Self, SchemeError>;
+    /// If a parameter is out of range or they make no sense together.
+    fn build(config: Self::Config) -> Result<Self, PolicyError>;
 }
 
-/// Why there is no such scheme.
+/// Why there is no such policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SchemeError {
-    /// A name that nobody registered.
-    #[error("no scheme is called '{name}'{}; known: {known}", hint(.nearest.as_deref()))]
+pub enum PolicyError {
+    /// A name that nobody registered on this axis.
+    #[error("no {noun} is called '{name}'{}; known: {known}", hint(.nearest.as_deref()))]
     Unknown {
+        /// What the axis' policies are called.
+        noun: &'static str,
         /// The name asked for.
         name: String,
         /// The registered name most like it.
@@ -42,16 +86,16 @@ pub enum SchemeError {
         /// All registered names.
         known: String,
     },
-    /// Parameters that the scheme does not take.
-    #[error("scheme '{name}': {reason}")]
+    /// Parameters that the policy does not take.
+    #[error("{name}: {reason}")]
     Parameters {
-        /// The scheme.
+        /// The policy.
         name: &'static str,
         /// What is wrong with them.
         reason: String,
     },
     /// A name or alias that is taken.
-    #[error("two schemes are called '{0}'")]
+    #[error("two policies are called '{0}'")]
     Taken(&'static str),
 }
 
@@ -59,23 +103,64 @@ fn hint(nearest: Option<&str>) -> String {
     nearest.map(|nearest| format!(" (did you mean '{nearest}'?)")).unwrap_or_default()
 }
 
-type Build = Box<dyn Fn(&Map<String, Value>) -> Result<Box<dyn Scheme>, SchemeError> + Send + Sync>;
+/// Checks that a parameter is in its range.
+///
+/// # Errors
+/// Names the policy, the parameter, and the range.
+pub fn in_range<T: PartialOrd + std::fmt::Display>(
+    policy: &'static str,
+    parameter: &str,
+    value: T,
+    range: RangeInclusive<T>,
+) -> Result<T, PolicyError> {
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    let reason = format!("{parameter} must be from {} to {}, not {value}", range.start(), range.end());
+    Err(PolicyError::Parameters { name: policy, reason })
+}
 
-/// What is known of a registered scheme.
+type Build<T> = Box<dyn Fn(&Map<String, Value>) -> Result<Box<T>, PolicyError> + Send + Sync>;
+
+enum Builder {
+    Placement(Build<dyn Scheme>),
+    Order(Build<dyn Order>),
+    Admission(Build<dyn Admission>),
+    Rebalance(Build<dyn Rebalance>),
+}
+
+impl Builder {
+    fn axis(&self) -> Axis {
+        match self {
+            Builder::Placement(_) => Axis::Placement,
+            Builder::Order(_) => Axis::Order,
+            Builder::Admission(_) => Axis::Admission,
+            Builder::Rebalance(_) => Axis::Rebalance,
+        }
+    }
+}
+
+/// What is known of a registered policy.
 pub struct Entry {
+    /// What it decides.
+    pub axis: Axis,
     /// What configuration calls it.
     pub name: &'static str,
     /// Other names for it.
     pub aliases: &'static [&'static str],
     /// One line for people who choose.
     pub summary: &'static str,
-    /// What it has to be told.
+    /// Where the rule comes from.
+    pub source: &'static str,
+    /// What it looks at with its default parameters.
     pub needs: Needs,
     /// The hwm it is meant to run with, if it has a view on that.
     pub default_hwm: Option<u32>,
-    /// Its parameters with their defaults.
+    /// Its parameters with their meaning.
+    pub parameters: &'static [(&'static str, &'static str)],
+    /// Their defaults.
     pub defaults: Map<String, Value>,
-    build: Build,
+    build: Builder,
 }
 
 impl std::fmt::Debug for Entry {
@@ -84,97 +169,204 @@ impl std::fmt::Debug for Entry {
     }
 }
 
-/// The schemes that a program knows.
+/// The policies that a program knows.
 #[derive(Debug, Default)]
 pub struct Registry {
     entries: Vec<Entry>,
 }
 
+/// Makes a policy from parameters that are checked by its configuration type.
+fn made<T: Named>(parameters: &Map<String, Value>) -> Result<T, PolicyError> {
+    let config = serde_json::from_value(Value::Object(parameters.clone()))
+        .map_err(|error| PolicyError::Parameters { name: T::NAME, reason: error.to_string() })?;
+    T::build(config)
+}
+
 impl Registry {
-    /// No schemes at all.
+    /// No policies at all.
     pub fn empty() -> Self {
         Registry::default()
     }
 
-    /// The schemes of this crate.
+    /// The policies of this crate.
     pub fn builtin() -> Self {
         let mut registry = Registry::empty();
         // The names below are distinct constants, so none of these can fail; a test registers them and would show it.
-        let _ = registry.register::<schemes::LeastLoad>();
-        let _ = registry.register::<schemes::Lru>();
-        let _ = registry.register::<schemes::PlainRandom>();
-        let _ = registry.register::<schemes::Pure>();
-        let _ = registry.register::<schemes::TwoBin>();
-        let _ = registry.register::<schemes::Weighted>();
+        let _ = schemes::register(&mut registry);
+        let _ = order::register(&mut registry);
+        let _ = admission::register(&mut registry);
+        let _ = rebalance::register(&mut registry);
         registry
     }
 
     /// Adds a scheme.
     ///
     /// # Errors
-    /// [`SchemeError::Taken`] if its name or an alias is in use; nothing is added then.
-    pub fn register<S: Named>(&mut self) -> Result<&mut Self, SchemeError> {
-        for name in std::iter::once(&S::NAME).chain(S::ALIASES) {
+    /// [`PolicyError::Taken`] if its name or an alias is in use on any axis; nothing is added then.
+    pub fn register<S: Named + Scheme>(&mut self) -> Result<&mut Self, PolicyError> {
+        let needs = S::build(S::Config::default()).map(|policy| policy.needs());
+        self.add::<S>(needs, Builder::Placement(Box::new(|parameters| Ok(Box::new(made::<S>(parameters)?)))))
+    }
+
+    /// Adds an order.
+    ///
+    /// # Errors
+    /// As [`register`](Self::register).
+    pub fn register_order<O: Named + Order>(&mut self) -> Result<&mut Self, PolicyError> {
+        let needs = O::build(O::Config::default()).map(|policy| policy.needs());
+        self.add::<O>(needs, Builder::Order(Box::new(|parameters| Ok(Box::new(made::<O>(parameters)?)))))
+    }
+
+    /// Adds an admission policy.
+    ///
+    /// # Errors
+    /// As [`register`](Self::register).
+    pub fn register_admission<A: Named + Admission>(&mut self) -> Result<&mut Self, PolicyError> {
+        let needs = A::build(A::Config::default()).map(|policy| policy.needs());
+        self.add::<A>(needs, Builder::Admission(Box::new(|parameters| Ok(Box::new(made::<A>(parameters)?)))))
+    }
+
+    /// Adds a rebalance policy.
+    ///
+    /// # Errors
+    /// As [`register`](Self::register).
+    pub fn register_rebalance<R: Named + Rebalance>(&mut self) -> Result<&mut Self, PolicyError> {
+        let needs = R::build(R::Config::default()).map(|policy| policy.needs());
+        self.add::<R>(needs, Builder::Rebalance(Box::new(|parameters| Ok(Box::new(made::<R>(parameters)?)))))
+    }
+
+    fn add<T: Named>(&mut self, needs: Result<Needs, PolicyError>, build: Builder) -> Result<&mut Self, PolicyError> {
+        for name in std::iter::once(&T::NAME).chain(T::ALIASES) {
             if self.find(name).is_some() {
-                return Err(SchemeError::Taken(name));
+                return Err(PolicyError::Taken(name));
             }
         }
-        let defaults = match serde_json::to_value(S::Config::default()) {
+        let defaults = match serde_json::to_value(T::Config::default()) {
             Ok(Value::Object(defaults)) => defaults,
             _ => Map::new(),
         };
-        let build = |parameters: &Map<String, Value>| -> Result<Box<dyn Scheme>, SchemeError> {
-            let config = serde_json::from_value(Value::Object(parameters.clone()))
-                .map_err(|error| SchemeError::Parameters { name: S::NAME, reason: error.to_string() })?;
-            Ok(Box::new(S::build(config)?))
-        };
         self.entries.push(Entry {
-            name: S::NAME,
-            aliases: S::ALIASES,
-            summary: S::SUMMARY,
-            needs: S::NEEDS,
-            default_hwm: S::DEFAULT_HWM,
+            axis: build.axis(),
+            name: T::NAME,
+            aliases: T::ALIASES,
+            summary: T::SUMMARY,
+            source: T::SOURCE,
+            needs: needs?,
+            default_hwm: T::DEFAULT_HWM,
+            parameters: T::PARAMETERS,
             defaults,
-            build: Box::new(build),
+            build,
         });
         Ok(self)
     }
 
-    /// Every scheme, in the order of registration.
+    /// Every policy, in the order of registration.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// The scheme of a name or alias.
+    /// The policies of one axis.
+    pub fn on(&self, axis: Axis) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(move |entry| entry.axis == axis)
+    }
+
+    /// The policy of a name or alias, whatever its axis.
     pub fn find(&self, name: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.name == name || entry.aliases.contains(&name))
     }
 
-    /// The scheme that `spec` names.
+    /// The policy on `axis` that `spec` names; on any axis for `None`.
     ///
     /// # Errors
-    /// [`SchemeError::Unknown`], with the nearest known name.
-    pub fn resolve(&self, spec: &SchemeSpec) -> Result<&Entry, SchemeError> {
-        self.find(spec.name()).ok_or_else(|| {
-            let names = || self.entries.iter().flat_map(|entry| std::iter::once(&entry.name).chain(entry.aliases));
-            let nearest = names()
-                .map(|name| (strsim::jaro_winkler(name, &spec.name().to_lowercase()), name))
+    /// [`PolicyError::Unknown`], with the nearest known name.
+    pub fn resolve(&self, axis: Option<Axis>, spec: &PolicySpec) -> Result<&Entry, PolicyError> {
+        let fits = |entry: &&Entry| axis.is_none_or(|axis| entry.axis == axis);
+        self.find(spec.name()).filter(fits).ok_or_else(|| {
+            let named = self.entries.iter().filter(fits);
+            let names: Vec<&str> = named.flat_map(|entry| std::iter::once(&entry.name).chain(entry.aliases)).copied().collect();
+            let wanted = spec.name().to_lowercase();
+            let nearest = names
+                .iter()
+                .map(|name| (strsim::jaro_winkler(name, &wanted), name))
                 .filter(|(likeness, _)| *likeness > 0.7)
                 .max_by(|a, b| a.0.total_cmp(&b.0));
-            SchemeError::Unknown {
+            PolicyError::Unknown {
+                noun: axis.map_or("policy", Axis::noun),
                 name: spec.name().to_owned(),
                 nearest: nearest.map(|(_, name)| (*name).to_owned()),
-                known: names().copied().collect::<Vec<_>>().join(", "),
+                known: names.join(", "),
             }
         })
+    }
+
+    /// A specification with its proper name and every parameter spelt out, as the policy's configuration understands it.
+    ///
+    /// # Errors
+    /// If the name is unknown on the axis, or the parameters are not the policy's.
+    pub fn resolved(&self, axis: Axis, spec: &PolicySpec) -> Result<PolicySpec, PolicyError> {
+        self.check(axis, spec)?;
+        let entry = self.resolve(Some(axis), spec)?;
+        let mut parameters = entry.defaults.clone();
+        parameters.extend(spec.parameters().clone());
+        Ok(PolicySpec::with(entry.name, parameters))
+    }
+
+    /// Whether a policy could be made.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub fn check(&self, axis: Axis, spec: &PolicySpec) -> Result<(), PolicyError> {
+        let parameters = spec.parameters();
+        match &self.resolve(Some(axis), spec)?.build {
+            Builder::Placement(build) => build(parameters).map(drop),
+            Builder::Order(build) => build(parameters).map(drop),
+            Builder::Admission(build) => build(parameters).map(drop),
+            Builder::Rebalance(build) => build(parameters).map(drop),
+        }
     }
 
     /// Makes the scheme that `spec` describes.
     ///
     /// # Errors
     /// If the name is unknown or the parameters are not the scheme's.
-    pub fn build(&self, spec: &SchemeSpec) -> Result<Box<dyn Scheme>, SchemeError> {
-        (self.resolve(spec)?.build)(spec.parameters())
+    pub fn build(&self, spec: &PolicySpec) -> Result<Box<dyn Scheme>, PolicyError> {
+        match &self.resolve(Some(Axis::Placement), spec)?.build {
+            Builder::Placement(build) => build(spec.parameters()),
+            _ => unreachable!("resolved on its axis"),
+        }
+    }
+
+    /// Makes the order that `spec` describes.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_order(&self, spec: &PolicySpec) -> Result<Box<dyn Order>, PolicyError> {
+        match &self.resolve(Some(Axis::Order), spec)?.build {
+            Builder::Order(build) => build(spec.parameters()),
+            _ => unreachable!("resolved on its axis"),
+        }
+    }
+
+    /// Makes the admission policy that `spec` describes.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_admission(&self, spec: &PolicySpec) -> Result<Box<dyn Admission>, PolicyError> {
+        match &self.resolve(Some(Axis::Admission), spec)?.build {
+            Builder::Admission(build) => build(spec.parameters()),
+            _ => unreachable!("resolved on its axis"),
+        }
+    }
+
+    /// Makes the rebalance policy that `spec` describes.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_rebalance(&self, spec: &PolicySpec) -> Result<Box<dyn Rebalance>, PolicyError> {
+        match &self.resolve(Some(Axis::Rebalance), spec)?.build {
+            Builder::Rebalance(build) => build(spec.parameters()),
+            _ => unreachable!("resolved on its axis"),
+        }
     }
 }
 
@@ -183,23 +375,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_built_in_names_are_those_of_ipyparallel() {
-        let names: Vec<_> = Registry::builtin().entries().iter().map(|entry| entry.name).collect();
-        assert_eq!(names, ["leastload", "lru", "plainrandom", "pure", "twobin", "weighted"]);
+    fn ipyparallels_names_are_there_and_each_parameter_is_explained() {
+        let registry = Registry::builtin();
+        for name in ["leastload", "lru", "plainrandom", "pure", "twobin", "weighted"] {
+            assert_eq!(registry.find(name).map(|entry| entry.axis), Some(Axis::Placement), "{name}");
+        }
+        for entry in registry.entries() {
+            let explained: Vec<_> = entry.parameters.iter().map(|(name, _)| (*name).to_owned()).collect();
+            let mut taken: Vec<_> = entry.defaults.keys().cloned().collect();
+            taken.sort_by_key(|name| explained.iter().position(|other| other == name));
+            assert_eq!(explained, taken, "{}", entry.name);
+            assert!(!entry.summary.is_empty() && !entry.source.is_empty(), "{}", entry.name);
+            let spec = PolicySpec::named(entry.name);
+            let resolved = registry.resolved(entry.axis, &spec).unwrap();
+            assert!(registry.check(entry.axis, &resolved).is_ok(), "{resolved}: what is shown can be given back");
+        }
     }
 
     #[test]
     fn a_wrong_name_or_parameter_is_answered_with_the_right_ones() {
         let registry = Registry::builtin();
-        let error = registry.build(&SchemeSpec::named("leastlaod")).err().unwrap().to_string();
-        assert!(error.contains("did you mean 'leastload'?") && error.contains("twobin"), "{error}");
+        let error = registry.build(&PolicySpec::named("leastlaod")).err().unwrap().to_string();
+        assert!(error.contains("did you mean 'leastload'?") && error.contains("twobin") && !error.contains("fifo"), "{error}");
         let error = registry.build(&"lru[d=2]".parse().unwrap()).err().unwrap().to_string();
         assert!(error.contains("unknown field `d`"), "{error}");
+        let error = registry.build(&"choices[d=0]".parse().unwrap()).err().unwrap().to_string();
+        assert!(error.contains("d must be from 1 to"), "{error}");
+        let error = registry.build(&"fifo".parse().unwrap()).err().unwrap().to_string();
+        assert!(error.contains("no scheme is called 'fifo'"), "{error}");
     }
 
     #[test]
     fn a_name_can_not_be_taken_twice() {
         let mut registry = Registry::builtin();
-        assert_eq!(registry.register::<schemes::Lru>().err(), Some(SchemeError::Taken("lru")));
+        assert_eq!(registry.register::<schemes::Lru>().err(), Some(PolicyError::Taken("lru")));
     }
 }

@@ -1,6 +1,8 @@
 //! The engines as policies see them: which exist, which may take work, how much each runs, which was used least recently.
 //! The scheduler writes it through [`Placement`](crate::Placement); policies only read, and nothing here ever guesses.
 
+use crate::facts::{hash_name, mix};
+
 /// Index of an engine in the roster. Dense and reused after an engine has left, so that policies can use arrays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EngineIx(u32);
@@ -17,6 +19,31 @@ impl EngineIx {
     }
 }
 
+/// An engine that is about to join.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Joining {
+    /// The most tasks it may have in flight; 0 means no limit.
+    pub hwm: u32,
+    /// A hash of its name; of its slot unless given.
+    pub identity: Option<u64>,
+    /// The number by which people know it; its slot unless given.
+    pub number: Option<u64>,
+}
+
+impl Joining {
+    /// An engine without a name.
+    pub const fn new(hwm: u32) -> Self {
+        Joining { hwm, identity: None, number: None }
+    }
+
+    /// The same with a name and a number.
+    pub fn named(mut self, name: &str, number: u64) -> Self {
+        (self.identity, self.number) = (Some(hash_name(name)), Some(number));
+        self
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Row {
     live: bool,
@@ -26,9 +53,11 @@ struct Row {
     load: u32,
     hwm: u32,
     stamp: i64,
+    identity: u64,
+    number: u64,
 }
 
-const ABSENT: Row = Row { live: false, barred: false, open: false, load: 0, hwm: 0, stamp: 0 };
+const ABSENT: Row = Row { live: false, barred: false, open: false, load: 0, hwm: 0, stamp: 0, identity: 0, number: 0 };
 
 /// What is true of every engine. All methods are O(1) unless they return an iterator.
 #[derive(Clone, Debug, Default)]
@@ -84,6 +113,16 @@ impl Roster {
         self.rows.get(engine.slot()).map_or(i64::MAX, |row| row.stamp)
     }
 
+    /// A hash of the engine's name, the same in every run and wherever it joins: what consistent hashing goes by.
+    pub fn identity(&self, engine: EngineIx) -> u64 {
+        self.rows.get(engine.slot()).map_or(0, |row| row.identity)
+    }
+
+    /// The number by which people know the engine.
+    pub fn number(&self, engine: EngineIx) -> u64 {
+        self.rows.get(engine.slot()).map_or(0, |row| row.number)
+    }
+
     /// Every open engine, by slot. O(slots).
     pub fn open_engines(&self) -> impl Iterator<Item = EngineIx> + '_ {
         self.filtered(|row| row.open)
@@ -99,16 +138,40 @@ impl Roster {
     }
 
     /// Adds an engine at the front of the least-recently-used order; its slot may have been another's. It is open at once.
-    pub(crate) fn join(&mut self, hwm: u32) -> EngineIx {
+    pub(crate) fn join(&mut self, joining: Joining) -> EngineIx {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.rows.push(ABSENT);
             (self.rows.len() - 1) as u32
         });
         self.front -= 1;
-        self.rows[slot as usize] = Row { live: true, barred: false, open: true, load: 0, hwm, stamp: self.front };
+        self.rows[slot as usize] = Row {
+            live: true,
+            barred: false,
+            open: true,
+            load: 0,
+            hwm: joining.hwm,
+            stamp: self.front,
+            identity: joining.identity.unwrap_or_else(|| mix(u64::from(slot) + 1)),
+            number: joining.number.unwrap_or(u64::from(slot)),
+        };
         self.live += 1;
         self.open += 1;
         EngineIx(slot)
+    }
+
+    /// The same engines with nothing in flight and no limits, for a scheme that takes over to be told of them one by one.
+    pub(crate) fn idle_copy(&self) -> Roster {
+        let mut copy = self.clone();
+        for row in copy.rows.iter_mut().filter(|row| row.live) {
+            (row.barred, row.open, row.load, row.hwm) = (false, true, 0, 0);
+        }
+        copy.open = copy.live;
+        copy
+    }
+
+    /// Notes a task that was sent before, without touching the order of use.
+    pub(crate) fn replayed(&mut self, engine: EngineIx) {
+        self.rows[engine.slot()].load += 1;
     }
 
     pub(crate) fn leave(&mut self, engine: EngineIx) {

@@ -1,7 +1,9 @@
 //! The placement axis: the trait that chooses an engine for a task, and the few types it speaks in.
 //! A scheme owns an index over the roster and is told of every change; it never owns the truth and never commits anything itself.
 
-use crate::{EngineIx, Rng, Roster, Time};
+use std::time::Duration;
+
+use crate::{EngineIx, Learned, Needs, Rng, Roster, TaskView, Time};
 
 /// Chooses an engine for each task.
 ///
@@ -15,6 +17,11 @@ use crate::{EngineIx, Rng, Roster, Time};
 /// `pick` with [`Candidates::All`] should be O(1) or O(log n) in engines, `Only` O(k), `Except` a few steps for each excluded
 /// engine; the hooks O(log n). [`conformance`](crate::conformance) checks the behaviour, the `pick` benchmark the cost.
 pub trait Scheme: Send {
+    /// What it looks at beyond the roster; all else is hidden from it. Must not change.
+    fn needs(&self) -> Needs {
+        Needs::empty()
+    }
+
     /// Decides, and commits nothing: the same call without a dispatch between may be made again.
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick;
 
@@ -56,6 +63,9 @@ pub trait Scheme: Send {
 }
 
 impl<S: Scheme + ?Sized> Scheme for Box<S> {
+    fn needs(&self) -> Needs {
+        (**self).needs()
+    }
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
         (**self).pick(cx, request)
     }
@@ -90,6 +100,7 @@ impl<S: Scheme + ?Sized> Scheme for Box<S> {
 
 /// What a scheme may look at and draw from during a call.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Cx<'a> {
     /// The time of the event being handled.
     pub now: Time,
@@ -97,6 +108,34 @@ pub struct Cx<'a> {
     pub roster: &'a Roster,
     /// The scheme's own stream of the run's seed.
     pub rng: &'a mut Rng,
+    /// What the run has taught so far. Kept up only for policies that declare [`Needs::ESTIMATE`] or [`Needs::SPEED`].
+    pub learned: &'a Learned,
+    /// Where [`consider`](Self::consider) writes, if anybody reads.
+    pub(crate) trace: Option<&'a mut Vec<Considered>>,
+}
+
+/// A candidate that a scheme has looked at, for those who want to know why it chose.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Considered {
+    /// The candidate.
+    pub engine: EngineIx,
+    /// What the scheme judged it by; mostly less is better.
+    pub key: f64,
+}
+
+impl Cx<'_> {
+    /// Tells whoever traces decisions that a candidate was looked at, and what it was judged by. Costs nothing when nobody does.
+    #[inline]
+    pub fn consider(&mut self, engine: EngineIx, key: impl FnOnce(&Roster) -> f64) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(Considered { engine, key: key(self.roster) });
+        }
+    }
+
+    /// How long a task is expected to run on an engine: [`Learned::expected_s`] by the engine's speed. `None` if nothing is known.
+    pub fn expected_s(&self, task: &TaskView<'_>, engine: EngineIx) -> Option<f64> {
+        Some(self.learned.expected_s(task)? / self.learned.speed(engine))
+    }
 }
 
 /// What is known of the task to place.
@@ -107,12 +146,41 @@ pub struct Request<'a> {
     pub candidates: Candidates<'a>,
     /// 1 for the first dispatch of a task, counted up with each further one.
     pub attempt: u32,
+    /// The task, as far as the scheme has declared that it looks at it.
+    pub task: TaskView<'a>,
+    waiting: usize,
 }
 
 impl<'a> Request<'a> {
-    /// A first attempt among `candidates`.
-    pub const fn new(candidates: Candidates<'a>) -> Self {
-        Request { candidates, attempt: 1 }
+    /// A first attempt among `candidates`, of a task of which nothing is known.
+    pub fn new(candidates: Candidates<'a>) -> Self {
+        Request { candidates, attempt: 1, task: TaskView::default(), waiting: 1 }
+    }
+
+    /// The same for this task.
+    pub const fn task(mut self, task: TaskView<'a>) -> Self {
+        self.task = task;
+        self
+    }
+
+    /// The same with so many ready tasks waiting, this one among them.
+    pub const fn with_waiting(mut self, waiting: usize) -> Self {
+        self.waiting = waiting;
+        self
+    }
+
+    /// How many ready tasks wait, this one among them. Needs [`Needs::WAITING`], and is 1 otherwise.
+    pub const fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// What a scheme with these needs sees of it.
+    pub(crate) const fn shown(mut self, needs: Needs) -> Self {
+        self.task = self.task.shown(needs);
+        if !needs.contains(Needs::WAITING) {
+            self.waiting = 1;
+        }
+        self
     }
 
     /// The same with another attempt number.
@@ -162,13 +230,24 @@ pub struct Ticket(pub u64);
 
 /// How a dispatch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Outcome {
     /// What `on_dispatch` returned.
     pub ticket: Ticket,
     /// How it ended.
     pub ending: Ending,
-    /// From dispatch to now.
-    pub latency: std::time::Duration,
+    /// From dispatch to now. Needs [`Needs::LATENCY`].
+    pub latency: Duration,
+    /// How long the task ran, by the engine's own clock, if it ran and said so. Needs [`Needs::RUN`], [`Needs::ESTIMATE`] or
+    /// [`Needs::SPEED`].
+    pub run: Option<Duration>,
+}
+
+impl Outcome {
+    /// An end of which only the latency is known.
+    pub const fn new(ticket: Ticket, ending: Ending, latency: Duration) -> Self {
+        Outcome { ticket, ending, latency, run: None }
+    }
 }
 
 /// The ways in which a dispatch ends.
@@ -184,12 +263,4 @@ pub enum Ending {
     Lost,
     /// It was taken back, or the engine dropped it on request.
     Cancelled,
-}
-
-/// What a scheme has to be told beyond the roster. Nothing that is not declared is computed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Needs {
-    /// [`Outcome::latency`] is looked at.
-    pub latency: bool,
 }

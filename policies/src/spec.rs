@@ -10,24 +10,31 @@ use serde_json::{Map, Value};
 /// A policy by name, with parameters for its configuration.
 ///
 /// ```
-/// use pointsman_policies::SchemeSpec;
-/// let spec: SchemeSpec = "choices[d=3, memory=true]".parse()?;
+/// use pointsman_policies::PolicySpec;
+/// let spec: PolicySpec = "choices[d=3, memory=true]".parse()?;
 /// assert_eq!((spec.name(), &spec.parameters()["d"]), ("choices", &3.into()));
 /// assert_eq!(spec.to_string(), "choices[d=3,memory=true]");
-/// let table: SchemeSpec = serde_json::from_str(r#"{"name": "choices", "d": 3, "memory": true}"#)?;
+/// let table: PolicySpec = serde_json::from_str(r#"{"name": "choices", "d": 3, "memory": true}"#)?;
 /// assert_eq!(table, spec);
+/// let spec: PolicySpec = r#"fair[by=tenant, weights={"a": 2, "b": 1}]"#.parse()?;
+/// assert_eq!(spec.parameters()["weights"]["a"], 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SchemeSpec {
+pub struct PolicySpec {
     name: String,
     parameters: Map<String, Value>,
 }
 
-impl SchemeSpec {
+impl PolicySpec {
     /// A policy without parameters.
     pub fn named(name: impl Into<String>) -> Self {
-        SchemeSpec { name: name.into(), parameters: Map::new() }
+        PolicySpec { name: name.into(), parameters: Map::new() }
+    }
+
+    /// A policy with parameters.
+    pub fn with(name: impl Into<String>, parameters: Map<String, Value>) -> Self {
+        PolicySpec { name: name.into(), parameters }
     }
 
     /// The name as it was given, perhaps an alias.
@@ -55,7 +62,23 @@ pub enum SpecError {
     Repeated(String),
 }
 
-impl FromStr for SchemeSpec {
+/// What stands between commas, except those within brackets, braces or quotes: values may be JSON lists and tables.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    let (mut depth, mut quoted, mut escaped) = (0_u32, false, false);
+    text.split(move |c| {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '[' | '{' if !quoted => depth += 1,
+            ']' | '}' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0 && !quoted
+    })
+}
+
+impl FromStr for PolicySpec {
     type Err = SpecError;
 
     fn from_str(text: &str) -> Result<Self, SpecError> {
@@ -69,7 +92,7 @@ impl FromStr for SchemeSpec {
             return Err(SpecError::Name(text.to_owned()));
         }
         let mut parameters = Map::new();
-        for part in inside.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        for part in parts(inside).map(str::trim).filter(|part| !part.is_empty()) {
             let (key, value) = part.split_once('=').ok_or_else(|| SpecError::Parameter(part.to_owned()))?;
             let (key, value) = (key.trim(), value.trim());
             if key.is_empty() || !key.chars().all(plain) || value.is_empty() {
@@ -81,11 +104,11 @@ impl FromStr for SchemeSpec {
                 return Err(SpecError::Repeated(key.to_owned()));
             }
         }
-        Ok(SchemeSpec { name: name.to_owned(), parameters })
+        Ok(PolicySpec { name: name.to_owned(), parameters })
     }
 }
 
-impl fmt::Display for SchemeSpec {
+impl fmt::Display for PolicySpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
         for (n, (key, value)) in self.parameters.iter().enumerate() {
@@ -95,7 +118,7 @@ impl fmt::Display for SchemeSpec {
     }
 }
 
-impl Serialize for SchemeSpec {
+impl Serialize for PolicySpec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut table = Map::new();
         table.insert("name".into(), Value::String(self.name.clone()));
@@ -104,7 +127,7 @@ impl Serialize for SchemeSpec {
     }
 }
 
-impl<'de> Deserialize<'de> for SchemeSpec {
+impl<'de> Deserialize<'de> for PolicySpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error;
         match Value::deserialize(deserializer)? {
@@ -113,11 +136,11 @@ impl<'de> Deserialize<'de> for SchemeSpec {
                 let Some(Value::String(name)) = table.remove("name") else {
                     return Err(D::Error::missing_field("name"));
                 };
-                let bare: SchemeSpec = name.parse().map_err(D::Error::custom)?;
+                let bare: PolicySpec = name.parse().map_err(D::Error::custom)?;
                 if !bare.parameters.is_empty() {
                     return Err(D::Error::custom(format!("parameters of '{name}' belong beside its name in a table")));
                 }
-                Ok(SchemeSpec { name: bare.name, parameters: table })
+                Ok(PolicySpec { name: bare.name, parameters: table })
             }
             other => Err(D::Error::custom(format!("{other} is neither a policy name nor a table with one"))),
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pointsman_policies::{Time, schemes::LeastLoad};
 use pointsman_schedulers::task::{
-    Action, Counters, Event, FailKind, Limits, Reason, ReplyKind, TaskKey, TaskScheduler, TaskSpec,
+    Action, Counters, Event, FailKind, Limits, Measured, Reason, ReplyKind, TaskKey, TaskScheduler, TaskSpec,
 };
 
 /// A scheduler with engines `e0 ..`, driven by one-line calls. Every call ends by checking the contracts.
@@ -23,7 +23,7 @@ impl World {
     fn with(engines: usize, limits: Limits) -> World {
         let mut world = World { machine: TaskScheduler::new(LeastLoad::default(), limits, 1), now: Time::ZERO };
         for n in 0..engines {
-            world.event(Event::EngineUp { uuid: &format!("e{n}") });
+            world.event(Event::EngineUp { uuid: &format!("e{n}"), number: 0 });
         }
         world
     }
@@ -45,7 +45,7 @@ impl World {
     }
 
     fn answer(&mut self, id: &str, engine: &str, kind: ReplyKind) -> Done {
-        self.event(Event::Result { id, engine, kind, payload: format!("{kind:?} from {engine}") })
+        self.event(Event::Result { id, engine, kind, payload: format!("{kind:?} from {engine}"), measured: Measured::default() })
     }
 
     fn pass(&mut self, by: Duration) -> Done {
@@ -116,7 +116,7 @@ fn d02_refused_by_every_engine_it_waits_for_another() {
     let mut world = World::new(1);
     world.submit("t", "{}");
     assert_eq!(world.answer("t", "e0", ReplyKind::Unmet), []);
-    let done = world.event(Event::EngineUp { uuid: "e1" });
+    let done = world.event(Event::EngineUp { uuid: "e1", number: 0 });
     assert_eq!(world.engine(&done, "t"), "e1");
 }
 
@@ -195,7 +195,7 @@ fn d09_without_an_hwm_nothing_runs_twice() {
     world.submit("b", r#"{"after": "a"}"#);
     let done = world.answer("a", "e0", ReplyKind::Ok);
     assert_eq!(world.engine(&done, "b"), "e0");
-    assert_eq!(world.event(Event::EngineUp { uuid: "e1" }), []);
+    assert_eq!(world.event(Event::EngineUp { uuid: "e1", number: 0 }), []);
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn d13_a_lost_engines_task_ends_after_its_grace_and_a_reply_within_it_counts() {
     world.submit("t", "{}");
     assert_eq!(world.event(Event::EngineDown { uuid: "e0" }), []);
     assert_eq!(world.answer("t", "e0", ReplyKind::Ok), [reply("Ok from e0")]);
-    world.event(Event::EngineUp { uuid: "e1" });
+    world.event(Event::EngineUp { uuid: "e1", number: 0 });
     world.submit("u", "{}");
     world.event(Event::EngineDown { uuid: "e1" });
     assert_eq!(world.machine.poll_timeout(), Some(world.now + Limits::default().grace));
@@ -329,7 +329,10 @@ fn a_finished_task_leaves_at_most_32_bytes() {
         world
             .machine
             .handle(world.now, Event::Submit { id: &id, spec: Ok(TaskSpec::default()), payload: String::new(), bytes: 0 });
-        world.machine.handle(world.now, Event::Result { id: &id, engine: "e0", kind: ReplyKind::Ok, payload: String::new() });
+        world.machine.handle(
+            world.now,
+            Event::Result { id: &id, engine: "e0", kind: ReplyKind::Ok, payload: String::new(), measured: Measured::default() },
+        );
         while world.machine.poll_action().is_some() {}
     }
     world.machine.check().unwrap();

@@ -8,7 +8,7 @@ mod toml_file;
 use std::path::PathBuf;
 
 use pointsman_core::db::{MemoryLimits, Retention};
-use pointsman_policies::SchemeSpec;
+use pointsman_policies::PolicySpec;
 use serde::{Deserialize, Serialize};
 
 pub use ipcontroller::{Arguments, Special, read_arguments};
@@ -149,7 +149,7 @@ impl Default for Heartbeat {
 #[serde(default, deny_unknown_fields)]
 pub struct Scheduler {
     /// Which engine gets a task: a name, `name[key=value]`, or a table with `name` and parameters.
-    pub scheme: SchemeSpec,
+    pub scheme: PolicySpec,
     /// The most tasks in flight on one engine; 0 for no limit. The scheme's own default, or 1.
     pub hwm: Option<u32>,
     /// Seed of all random choices; a fresh one by default, which is logged.
@@ -166,7 +166,7 @@ impl Default for Scheduler {
     fn default() -> Self {
         let limits = pointsman_schedulers::task::Limits::default();
         Scheduler {
-            scheme: SchemeSpec::named("leastload"),
+            scheme: PolicySpec::named("leastload"),
             hwm: None,
             seed: None,
             grace_ms: limits.grace.as_millis() as u64,

@@ -22,7 +22,7 @@ use pointsman_core::net::files::{RemoveOnDrop, read_json, write_atomically};
 use pointsman_core::net::{Mailbox, Outbox, fresh_id};
 use pointsman_core::relay::{Command, NoTap, Pairing, Relay};
 use pointsman_core::{Multipart, Session, Signer};
-use pointsman_policies::Registry;
+use pointsman_policies::{Axis, Registry};
 use pointsman_schedulers::broadcast::Broadcast;
 use pointsman_schedulers::live::{BroadcastInput, BroadcastSockets, TaskInput, TaskSockets, run_broadcast, run_tasks};
 use pointsman_schedulers::task::{Limits, TaskScheduler};
@@ -59,7 +59,7 @@ impl Controller {
     pub fn start(config: &Config, registry: &Registry) -> anyhow::Result<Controller> {
         let spec = &config.scheduler.scheme;
         let scheme = registry.build(spec).context("scheduler.scheme")?;
-        let default_hwm = registry.resolve(spec)?.default_hwm.unwrap_or(1);
+        let default_hwm = registry.resolve(Some(Axis::Placement), spec)?.default_hwm.unwrap_or(1);
         let hwm = config.scheduler.hwm.unwrap_or(default_hwm);
         let seed = config.scheduler.seed.unwrap_or_else(|| u64::from_str_radix(&fresh_id()[..8], 16).unwrap_or(0));
         tracing::info!("scheme {spec}, hwm {hwm}, seed {seed} ({})", pointsman_policies::Rng::NAME);
@@ -340,7 +340,7 @@ struct Schedulers {
 
 impl Outlet for Schedulers {
     fn engine_up(&mut self, uuid: &str, number: u64) {
-        self.tasks.send_always(TaskInput::EngineUp(uuid.into()));
+        self.tasks.send_always(TaskInput::EngineUp(uuid.into(), number));
         self.tree.send_always(BroadcastInput::EngineUp(uuid.into(), number));
         self.live += 1;
         // Said before it is too late: beyond the limit connections are refused without a word.

@@ -7,7 +7,7 @@ use pointsman::core::date::Date;
 use pointsman::core::db::{Keys, Query, Record};
 use pointsman::core::wire::{ContentStatus, Header, Parent, ReplyMetadata, object};
 use pointsman::core::{Envelope, Ledger, Multipart, Session, Signer};
-use pointsman::policies::SchemeSpec;
+use pointsman::policies::PolicySpec;
 use pointsman::schedulers::task::TaskSpec;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -107,7 +107,7 @@ proptest! {
         let _ = object::<ContentStatus<'_>>(bytes);
         let _ = TaskSpec::parse(bytes);
         let _ = Date::parse(&text);
-        let _ = text.parse::<SchemeSpec>();
+        let _ = text.parse::<PolicySpec>();
         let _ = parse_toml(&text);
         let mut ledger = Ledger::default();
         ledger.set(&text, 1);
@@ -133,8 +133,8 @@ proptest! {
     #[test]
     fn specs_read_back_as_written(name in "[a-z][a-z0-9_-]{0,8}", keys in prop::collection::btree_map("[a-z]{1,4}", -100i64..100, 0..4)) {
         let inside: Vec<String> = keys.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let spec: SchemeSpec = format!("{name}[{}]", inside.join(", ")).parse().unwrap();
-        prop_assert_eq!(&spec.to_string().parse::<SchemeSpec>().unwrap(), &spec);
-        prop_assert_eq!(&serde_json::from_str::<SchemeSpec>(&serde_json::to_string(&spec).unwrap()).unwrap(), &spec);
+        let spec: PolicySpec = format!("{name}[{}]", inside.join(", ")).parse().unwrap();
+        prop_assert_eq!(&spec.to_string().parse::<PolicySpec>().unwrap(), &spec);
+        prop_assert_eq!(&serde_json::from_str::<PolicySpec>(&serde_json::to_string(&spec).unwrap()).unwrap(), &spec);
     }
 }

@@ -1,7 +1,5 @@
 //! A set of engines that can be drawn from uniformly in O(1). Order inside means nothing and changes with removals.
 
-use smallvec::SmallVec;
-
 use crate::{EngineIx, Rng};
 
 const ABSENT: u32 = u32::MAX;
@@ -55,41 +53,13 @@ impl DenseSet {
         &self.members
     }
 
-    /// Starts drawing from the members that are not in `except`. O(k log k) in its length, whatever the size of the set.
-    pub fn draws_except(&self, except: &[EngineIx]) -> Draws<'_> {
-        let mut holes: SmallVec<[u32; 8]> =
-            except.iter().filter(|engine| self.contains(**engine)).map(|engine| self.place[engine.slot()]).collect();
-        holes.sort_unstable();
-        holes.dedup();
-        Draws { set: self, holes }
+    /// Where a member is in [`as_slice`](Self::as_slice).
+    pub(super) fn place(&self, engine: EngineIx) -> Option<u32> {
+        self.place.get(engine.slot()).copied().filter(|&place| place != ABSENT)
     }
 
     /// A member uniformly at random, or `None` of an empty set.
     pub fn draw(&self, rng: &mut Rng) -> Option<EngineIx> {
         (!self.members.is_empty()).then(|| self.members[rng.below(self.members.len())])
-    }
-}
-
-/// Uniform draws, with replacement, from a set with a few members left out.
-#[derive(Debug)]
-pub struct Draws<'a> {
-    set: &'a DenseSet,
-    holes: SmallVec<[u32; 8]>,
-}
-
-impl Draws<'_> {
-    /// A member uniformly at random, or `None` if all are left out. O(k).
-    pub fn draw(&self, rng: &mut Rng) -> Option<EngineIx> {
-        let left = self.set.len() - self.holes.len();
-        if left == 0 {
-            return None;
-        }
-        let mut place = rng.below(left) as u32;
-        for &hole in &self.holes {
-            if hole <= place {
-                place += 1;
-            }
-        }
-        Some(self.set.members[place as usize])
     }
 }

@@ -1,9 +1,9 @@
 //! Least recently used: the engine that has waited longest for a task, whatever its load.
 //! Source: ipyparallel's `lru` (the head of its engine list). Without an hwm this is round robin.
 
-use super::{NoParameters, stamp_key};
+use super::{NoParameters, engine_or_defer, stamp_key};
 use crate::index::WinnerTree;
-use crate::{Candidates, Cx, EngineIx, Named, Outcome, Pick, Request, Roster, Scheme, SchemeError, Ticket};
+use crate::{Candidates, Cx, EngineIx, Named, Outcome, Pick, PolicyError, Request, Roster, Scheme, Ticket};
 
 /// The scheme `lru`.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +18,10 @@ impl Scheme for Lru {
             Candidates::Only(list) => list.iter().copied().min_by_key(|&engine| cx.roster.stamp(engine)),
             Candidates::Except(list) => self.open.min_except(list),
         };
-        found.map_or(Pick::Defer { until: None }, Pick::Engine)
+        if let Some(engine) = found {
+            cx.consider(engine, |roster| roster.stamp(engine) as f64);
+        }
+        engine_or_defer(found)
     }
 
     fn on_open(&mut self, cx: &mut Cx<'_>, engine: EngineIx) {
@@ -52,8 +55,9 @@ impl Scheme for Lru {
 impl Named for Lru {
     const NAME: &'static str = "lru";
     const SUMMARY: &'static str = "the least recently used engine; round robin when hwm is 0";
+    const SOURCE: &'static str = "ipyparallel";
     type Config = NoParameters;
-    fn build(_: NoParameters) -> Result<Self, SchemeError> {
+    fn build(_: NoParameters) -> Result<Self, PolicyError> {
         Ok(Lru::default())
     }
 }

@@ -1,8 +1,8 @@
 //! One engine uniformly at random. Source: ipyparallel's `plainrandom`.
 
-use super::NoParameters;
+use super::{NoParameters, check_members, engine_or_defer};
 use crate::index::DenseSet;
-use crate::{Candidates, Cx, EngineIx, Named, Pick, Request, Roster, Scheme, SchemeError};
+use crate::{Cx, EngineIx, Named, Pick, PolicyError, Request, Roster, Scheme};
 
 /// The scheme `plainrandom`.
 #[derive(Clone, Debug, Default)]
@@ -12,12 +12,11 @@ pub struct PlainRandom {
 
 impl Scheme for PlainRandom {
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
-        let found = match request.candidates {
-            Candidates::All => self.open.draw(cx.rng),
-            Candidates::Only(list) => list.get(cx.rng.below(list.len().max(1))).copied(),
-            Candidates::Except(list) => self.open.draws_except(list).draw(cx.rng),
-        };
-        found.map_or(Pick::Defer { until: None }, Pick::Engine)
+        let found = self.open.eligible(request.candidates).draw(cx.rng);
+        if let Some(engine) = found {
+            cx.consider(engine, |_| 0.0);
+        }
+        engine_or_defer(found)
     }
 
     fn on_open(&mut self, _cx: &mut Cx<'_>, engine: EngineIx) {
@@ -33,21 +32,12 @@ impl Scheme for PlainRandom {
     }
 }
 
-/// Whether `set` holds exactly the open engines.
-pub(super) fn check_members(set: &DenseSet, roster: &Roster) -> Result<(), String> {
-    let missing = roster.open_engines().find(|&engine| !set.contains(engine));
-    match missing {
-        Some(engine) => Err(format!("{engine:?} is open and not indexed")),
-        None if set.len() != roster.open_count() => Err(format!("{} indexed, {} open", set.len(), roster.open_count())),
-        None => Ok(()),
-    }
-}
-
 impl Named for PlainRandom {
     const NAME: &'static str = "plainrandom";
     const SUMMARY: &'static str = "one engine uniformly at random";
+    const SOURCE: &'static str = "ipyparallel";
     type Config = NoParameters;
-    fn build(_: NoParameters) -> Result<Self, SchemeError> {
+    fn build(_: NoParameters) -> Result<Self, PolicyError> {
         Ok(PlainRandom::default())
     }
 }

@@ -2,7 +2,7 @@
 //! retries for it. Here it is a scheme like any other and gives up nothing; only its default hwm of 0 tells it from `lru`.
 
 use super::{Lru, NoParameters};
-use crate::{Cx, EngineIx, Named, Pick, Request, Roster, Scheme, SchemeError, Ticket};
+use crate::{Cx, EngineIx, Named, Pick, PolicyError, Request, Roster, Scheme, Ticket};
 
 /// The scheme `pure`.
 #[derive(Clone, Debug, Default)]
@@ -30,8 +30,9 @@ impl Named for Pure {
     const NAME: &'static str = "pure";
     const SUMMARY: &'static str = "round robin without a limit on tasks in flight (hwm 0 unless set)";
     const DEFAULT_HWM: Option<u32> = Some(0);
+    const SOURCE: &'static str = "ipyparallel (a ZeroMQ DEALER)";
     type Config = NoParameters;
-    fn build(_: NoParameters) -> Result<Self, SchemeError> {
+    fn build(_: NoParameters) -> Result<Self, PolicyError> {
         Ok(Pure::default())
     }
 }

@@ -1,10 +1,9 @@
 //! Two engines uniformly at random, with replacement; the less recently used of them. Despite the name it never looks at load.
 //! Source: ipyparallel's `twobin`, which takes the lower of two random indices into its least-recently-used list.
 
-use super::NoParameters;
-use super::plainrandom::check_members;
+use super::{NoParameters, check_members, engine_or_defer};
 use crate::index::DenseSet;
-use crate::{Candidates, Cx, EngineIx, Named, Pick, Request, Roster, Scheme, SchemeError};
+use crate::{Cx, EngineIx, Named, Pick, PolicyError, Request, Roster, Scheme};
 
 /// The scheme `twobin`.
 #[derive(Clone, Debug, Default)]
@@ -14,23 +13,12 @@ pub struct TwoBin {
 
 impl Scheme for TwoBin {
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
-        let rng = &mut *cx.rng;
-        let (a, b) = match request.candidates {
-            Candidates::All => (self.open.draw(rng), self.open.draw(rng)),
-            Candidates::Only(list) => {
-                let n = list.len().max(1);
-                (list.get(rng.below(n)).copied(), list.get(rng.below(n)).copied())
-            }
-            Candidates::Except(list) => {
-                let draws = self.open.draws_except(list);
-                (draws.draw(rng), draws.draw(rng))
-            }
-        };
-        match (a, b) {
-            (Some(a), Some(b)) if cx.roster.stamp(b) < cx.roster.stamp(a) => Pick::Engine(b),
-            (Some(a), Some(_)) => Pick::Engine(a),
-            _ => Pick::Defer { until: None },
+        let eligible = self.open.eligible(request.candidates);
+        let drawn = [eligible.draw(cx.rng), eligible.draw(cx.rng)];
+        for engine in drawn.into_iter().flatten() {
+            cx.consider(engine, |roster| roster.stamp(engine) as f64);
         }
+        engine_or_defer(drawn.into_iter().flatten().min_by_key(|&engine| cx.roster.stamp(engine)))
     }
 
     fn on_open(&mut self, _cx: &mut Cx<'_>, engine: EngineIx) {
@@ -49,8 +37,9 @@ impl Scheme for TwoBin {
 impl Named for TwoBin {
     const NAME: &'static str = "twobin";
     const SUMMARY: &'static str = "two engines at random, the less recently used of them";
+    const SOURCE: &'static str = "ipyparallel";
     type Config = NoParameters;
-    fn build(_: NoParameters) -> Result<Self, SchemeError> {
+    fn build(_: NoParameters) -> Result<Self, PolicyError> {
         Ok(TwoBin::default())
     }
 }

@@ -3,7 +3,7 @@
 
 use super::NoParameters;
 use crate::index::SumTree;
-use crate::{Candidates, Cx, EngineIx, Named, Outcome, Pick, Request, Rng, Roster, Scheme, SchemeError, Ticket};
+use crate::{Candidates, Cx, EngineIx, Named, Outcome, Pick, PolicyError, Request, Rng, Roster, Scheme, Ticket};
 
 /// The scheme `weighted`.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +44,9 @@ impl Scheme for Weighted {
             Candidates::Only(list) => (draw_only(list, cx.roster, rng), draw_only(list, cx.roster, rng)),
             Candidates::Except(list) => self.open.with_except(list, |tree| (tree.draw(rng), tree.draw(rng))),
         };
+        for engine in [a, b].into_iter().flatten() {
+            cx.consider(engine, |roster| f64::from(roster.load(engine)));
+        }
         match (a, b) {
             (Some(a), Some(b)) if cx.roster.load(b) < cx.roster.load(a) => Pick::Engine(b),
             (Some(a), Some(_)) => Pick::Engine(a),
@@ -82,8 +85,9 @@ impl Scheme for Weighted {
 impl Named for Weighted {
     const NAME: &'static str = "weighted";
     const SUMMARY: &'static str = "two engines drawn with weight 1/load, the less loaded of them";
+    const SOURCE: &'static str = "ipyparallel";
     type Config = NoParameters;
-    fn build(_: NoParameters) -> Result<Self, SchemeError> {
+    fn build(_: NoParameters) -> Result<Self, PolicyError> {
         Ok(Weighted::default())
     }
 }

@@ -2,6 +2,7 @@
 //! give every source a bounded turn, and log what machines reject; they decide nothing.
 
 mod broadcast;
+mod facts;
 mod tasks;
 
 pub use broadcast::{BroadcastInput, BroadcastSockets, run_broadcast};

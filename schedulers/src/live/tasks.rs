@@ -8,10 +8,11 @@ use pointsman_core::hub::{Copied, Topic};
 use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Outbox, Port, PortError};
 use pointsman_core::wire::{self, ErrorContent, Header, Parent, ReplyMetadata, Status};
 use pointsman_core::{Envelope, Multipart, Session};
-use pointsman_policies::{Scheme, Time};
+use pointsman_policies::{Needs, Scheme, Time};
 use serde_json::json;
 use smallvec::SmallVec;
 
+use super::facts::{FactReader, measured};
 use super::{BURST, poll};
 use crate::task::{Action, EngineId, Event, FailKind, Reason, ReplyKind, TaskScheduler, TaskSpec};
 
@@ -21,8 +22,8 @@ pub type Request = Envelope;
 /// What other threads tell the scheduler.
 #[derive(Debug)]
 pub enum TaskInput {
-    /// An engine is there.
-    EngineUp(Box<str>),
+    /// An engine is there, under a number.
+    EngineUp(Box<str>, u64),
     /// An engine is gone.
     EngineDown(Box<str>),
     /// A request of the hub's, whose answer is for the records: `[] message`.
@@ -58,6 +59,7 @@ pub fn run_tasks<S: Scheme>(
         hub,
         session,
         clock: Clock::default(),
+        facts: FactReader::default(),
         complaints: Complaints::new("tasks"),
         lost_copies: 0,
     };
@@ -71,6 +73,7 @@ struct Driver<S> {
     hub: Outbox<HubInput>,
     session: Session,
     clock: Clock,
+    facts: FactReader,
     complaints: Complaints,
     lost_copies: u64,
 }
@@ -129,7 +132,7 @@ impl<S: Scheme> Driver<S> {
         for input in batch.drain(..) {
             let now = self.now();
             match input {
-                TaskInput::EngineUp(uuid) => self.machine.handle(now, Event::EngineUp { uuid: &uuid }),
+                TaskInput::EngineUp(uuid, number) => self.machine.handle(now, Event::EngineUp { uuid: &uuid, number }),
                 TaskInput::EngineDown(uuid) => self.machine.handle(now, Event::EngineDown { uuid: &uuid }),
                 TaskInput::Resubmit(message) => self.submit(message, true),
                 TaskInput::Stop => return Ok(true),
@@ -175,7 +178,13 @@ impl<S: Scheme> Driver<S> {
             self.copy(Topic::InTask, envelope.message().clone());
         }
         let bytes = envelope.message().size_bytes();
-        let spec = TaskSpec::parse(envelope.metadata());
+        let mut spec = TaskSpec::parse(envelope.metadata());
+        if let Ok(spec) = &mut spec {
+            spec.facts = self.facts.of_request(&envelope, &header, spec.label.hints);
+            if let Some(wrong) = &spec.label.wrong {
+                self.complain("label hint ignored", wrong);
+            }
+        }
         let now = self.now();
         self.machine.handle(now, Event::Submit { id: &header.msg_id, spec, payload: envelope, bytes });
     }
@@ -209,8 +218,10 @@ impl<S: Scheme> Driver<S> {
             Status::Aborted => ReplyKind::Aborted,
             Status::Error => ReplyKind::Failed,
         };
+        let wants_run = self.machine.needs().intersects(Needs::RUN | Needs::ESTIMATE | Needs::SPEED);
+        let measured = measured(&envelope, &metadata, wants_run);
         let now = self.now();
-        self.machine.handle(now, Event::Result { id: &id, engine, kind, payload: reply });
+        self.machine.handle(now, Event::Result { id: &id, engine, kind, payload: reply, measured });
         self.act()
     }
 

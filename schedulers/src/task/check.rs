@@ -23,6 +23,10 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             bytes += task.bytes;
             self.check_task(key).map_err(|reason| format!("task {}: {reason}", task.id))?;
         }
+        let waiting = self.tasks.values().filter(|task| task.state.is_waiting_for_engine()).count();
+        if waiting != self.waiting {
+            return Err(format!("{waiting} tasks lack an engine, {} counted", self.waiting));
+        }
         if bytes != self.queued_bytes {
             return Err(format!("{bytes} bytes held, {} counted", self.queued_bytes));
         }
@@ -72,7 +76,11 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         if waits && task.dependencies_met() == (task.state == State::Blocked) {
             return Err(format!("dependencies met: {}, state {:?}", task.dependencies_met(), task.state));
         }
-        if waits && task.last_failure.is_none() && (task.is_bound() || task.after.unreachable()) && self.is_hopeless(task) {
+        if waits
+            && task.last_failure.is_none()
+            && (task.is_bound(self.soft_follow) || task.after.unreachable())
+            && self.is_hopeless(task)
+        {
             return Err("waits for what can not happen".into());
         }
         let queued = |mut queue: Box<dyn Iterator<Item = &super::queue::Entry> + '_>| {
@@ -81,17 +89,21 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         match task.state {
             State::Ready if !queued(Box::new(self.ready.iter())) => return Err("ready and not queued".into()),
             State::Parked => {
-                for engine in task.allowed() {
+                for engine in task.allowed(self.soft_follow) {
                     if self.engines.is_up(engine) && !queued(Box::new(self.engines.get(engine).parked.iter())) {
                         return Err(format!("not parked on {}", self.engines.get(engine).uuid));
                     }
                 }
             }
+            State::SetAside if self.set_aside.iter().all(|(other, _)| *other != key) => {
+                return Err("put off and forgotten".into());
+            }
             State::TurnedAway(turn) if self.turned_away.get(&turn) != Some(&key) => return Err("not in the log".into()),
             _ => {}
         }
-        if task.state.is_waiting_for_engine() && !self.deferred && self.deferred_until.is_none() && self.could_run(key) {
-            return Err("waits although an engine that it may use is open".into());
+        let excused = self.paused || !self.set_aside.is_empty();
+        if task.state.is_waiting_for_engine() && !excused && self.could_run(key) {
+            return Err(format!("waits although an engine that it may use is open: {:?}", task.state));
         }
         Ok(())
     }
@@ -100,7 +112,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let task = &self.tasks[key];
         let up = |ids: &[EngineId]| ids.iter().filter_map(|&id| self.engines.up_ix(id)).collect::<Vec<_>>();
         match task.state {
-            State::Parked => self.placement.any_open(&Candidates::Only(&up(&task.allowed()))),
+            State::Parked => self.placement.any_open(&Candidates::Only(&up(&task.allowed(self.soft_follow)))),
             _ => self.placement.any_open(&Candidates::Except(&up(&task.blacklist))),
         }
     }

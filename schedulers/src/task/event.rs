@@ -11,6 +11,8 @@ pub enum Event<'a, P> {
     EngineUp {
         /// Its uuid.
         uuid: &'a str,
+        /// The number by which people know it.
+        number: u64,
     },
     /// An engine is gone. Its tasks may still be answered for [`Limits::grace`].
     EngineDown {
@@ -45,6 +47,8 @@ pub enum Event<'a, P> {
         kind: ReplyKind,
         /// The answer as it came.
         payload: P,
+        /// What is known of the run.
+        measured: Measured,
     },
     /// A dispatch could not be sent: the engine is not (yet) connected.
     SendFailed {
@@ -58,6 +62,15 @@ pub enum Event<'a, P> {
         /// The task's id.
         id: &'a str,
     },
+}
+
+/// What an answer tells about a run, as far as [`TaskScheduler::needs`](super::TaskScheduler::needs) asks for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measured {
+    /// How long the task ran, by the engine's clock.
+    pub run: Option<Duration>,
+    /// Size of the answer.
+    pub bytes: u64,
 }
 
 /// How an engine's answer says it went.

@@ -2,18 +2,22 @@
 
 use std::collections::VecDeque;
 
-use pointsman_policies::{Ending, Outcome, Scheme, Time};
+use pointsman_policies::{AdmissionCx, Ending, Needs, OrderCx, Outcome, Scheme, Time};
 
-use super::event::{Action, Reason, ReplyKind};
+use super::event::{Action, Measured, Reason, ReplyKind};
 use super::known::EngineId;
 use super::machine::{Ended, TaskScheduler};
+use super::rank::size_class;
 use super::state::{Edge, Failure, State, Task};
 use super::submit::ledger_word;
 use super::{FailKind, TaskKey};
 
 impl<P> Task<P> {
     /// One of its dependencies ended.
-    pub(super) fn dependency_ended(&mut self, edge: Edge, ok: bool, engine: Option<EngineId>) {
+    pub(super) fn dependency_ended(&mut self, edge: Edge, ok: bool, engine: Option<EngineId>, size: u8) {
+        if ok && let Some(engine) = engine {
+            self.inputs.push((engine, size));
+        }
         match edge {
             Edge::After => {
                 self.after.ended(ok);
@@ -32,7 +36,7 @@ impl<P> Task<P> {
 }
 
 impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
-    pub(super) fn result(&mut self, now: Time, id: &str, engine: &str, kind: ReplyKind, payload: P) {
+    pub(super) fn result(&mut self, now: Time, id: &str, engine: &str, kind: ReplyKind, payload: P, measured: &Measured) {
         let Some(key) = self.find(id) else {
             if self.ledger.get(id) != 0 {
                 return self.reject(Reason::AlreadyAnswered);
@@ -51,10 +55,12 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             ReplyKind::Aborted => Ending::Cancelled,
             ReplyKind::Unmet => Ending::Unmet,
         };
-        self.stop_running(now, key, ending);
+        self.stop_running(now, key, ending, measured);
         self.tasks[key].sent_before = None; // it got there: the next wait is a new one
         match kind {
-            ReplyKind::Ok | ReplyKind::Aborted => self.reply(key, payload, kind == ReplyKind::Ok, where_),
+            ReplyKind::Ok | ReplyKind::Aborted => {
+                self.reply(key, payload, kind == ReplyKind::Ok, where_, size_class(measured.bytes));
+            }
             ReplyKind::Failed => self.attempt_failed(now, key, Failure { engine: where_, reply: Some(payload) }),
             ReplyKind::Unmet => {
                 self.counters.unmet += 1;
@@ -73,10 +79,11 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     }
 
     /// Takes a task off its engine.
-    pub(super) fn stop_running(&mut self, now: Time, key: TaskKey, ending: Ending) {
+    pub(super) fn stop_running(&mut self, now: Time, key: TaskKey, ending: Ending, measured: &Measured) {
         let task = &mut self.tasks[key];
-        let State::Running { engine: id, ix, place, ticket, since } = task.state else { return };
+        let State::Running { engine: id, ix, place, ticket, since, .. } = task.state else { return };
         task.state = State::Blocked;
+        let (class, lane, order_ticket) = (task.facts.class, task.rank.lane, task.order_ticket);
         let running = &mut self.engines.get_mut(id).running;
         running.swap_remove(place as usize);
         if let Some(&moved) = running.get(place as usize)
@@ -84,7 +91,18 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         {
             *its_place = place;
         }
-        if self.placement.outcome(now, ix, &Outcome { ticket, ending, latency: now.since(since) }) {
+        let mut outcome = Outcome::new(ticket, ending, now.since(since));
+        outcome.run = measured.run;
+        let run = measured.run.unwrap_or(outcome.latency);
+        if ending == Ending::Ok && self.needs.intersects(Needs::ESTIMATE | Needs::SPEED) {
+            self.placement.learned_mut().observe(now, class, ix, run, measured.bytes);
+        }
+        let mut opened = self.placement.outcome(now, ix, &outcome);
+        self.order.on_outcome(&OrderCx::new(now, self.placement.learned()), lane, order_ticket, ending, Some(run.as_secs_f64()));
+        if let Some(hwm) = self.admission.on_outcome(&AdmissionCx::new(now, self.placement.roster()), ix, &outcome) {
+            opened |= self.placement.set_hwm(now, ix, hwm);
+        }
+        if opened {
             self.turn.opened.push(id);
         }
     }
@@ -105,14 +123,14 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// Back among the waiting after an attempt, if any engine is left for it.
     fn wait_again(&mut self, now: Time, key: TaskKey) {
         self.start_waiting(now, key);
-        self.end_if_hopeless(key);
+        self.end_if_hopeless(now, key);
     }
 
     /// The engine of a dispatch is not connected: it is barred for a while, and the task waits as if it had never been sent.
     pub(super) fn send_failed(&mut self, now: Time, key: TaskKey, attempt: u32) {
         match self.tasks.get(key).map(|task| (task.attempt, task.state)) {
             Some((at, State::Running { engine, .. })) if at == attempt => {
-                self.stop_running(now, key, Ending::Lost);
+                self.stop_running(now, key, Ending::Lost, &Measured::default());
                 if self.engines.is_up(engine) {
                     self.engines.get_mut(engine).unreachable_until = Some(now + self.limits.reconnect);
                     self.bar_or_admit(now, engine);
@@ -129,7 +147,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         if task.after.unreachable() || task.follow.unreachable() {
             return true;
         }
-        if !task.is_bound() {
+        if !task.is_bound(self.soft_follow) {
             let turned = task.blacklist.iter().filter(|&&id| self.engines.is_up(id)).count();
             return task.last_failure.is_some() && turned >= self.engines.up;
         }
@@ -140,7 +158,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             return true;
         }
         let follow = &task.follow;
-        if follow.empty {
+        if follow.empty || self.soft_follow {
             return false;
         }
         // All: one place for everything followed, and that place usable. Any: some place, now or when the rest has ended.
@@ -148,12 +166,12 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             return true;
         }
         let settled = if follow.all { !task.follow_places.is_empty() } else { follow.open == 0 };
-        settled && !task.allowed().iter().any(|&engine| self.engines.is_up(engine))
+        settled && !task.allowed(false).iter().any(|&engine| self.engines.is_up(engine))
     }
 
     /// Ends a waiting task that no engine can ever run: with the failure it had, or as impossible. One that has failed and has a
     /// timeout waits for that instead, in case an engine joins.
-    pub(super) fn end_if_hopeless(&mut self, key: TaskKey) {
+    pub(super) fn end_if_hopeless(&mut self, now: Time, key: TaskKey) {
         let Some(task) = self.tasks.get(key) else { return };
         if matches!(task.state, State::Running { .. }) || !self.is_hopeless(task) {
             return;
@@ -161,7 +179,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         if task.last_failure.is_some() && task.timeout.is_some() && !task.after.unreachable() && !task.follow.unreachable() {
             return;
         }
-        self.leave_waiting(key);
+        self.leave_waiting(now, key);
         match self.tasks[key].last_failure.take() {
             Some(failure) => self.end_with(key, failure),
             None => self.fail(key, FailKind::ImpossibleDependency, None),
@@ -170,40 +188,42 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     fn end_with(&mut self, key: TaskKey, failure: Failure<P>) {
         match failure.reply {
-            Some(payload) => self.reply(key, payload, false, failure.engine),
+            Some(payload) => self.reply(key, payload, false, failure.engine, 0),
             None => self.fail(key, FailKind::EngineError, Some(failure.engine)),
         }
     }
 
     /// Terminal: an engine's answer.
-    fn reply(&mut self, key: TaskKey, payload: P, ok: bool, engine: EngineId) {
+    fn reply(&mut self, key: TaskKey, payload: P, ok: bool, engine: EngineId, size: u8) {
         self.counters.replied += 1;
         self.actions.push_back(Action::Reply { payload });
-        self.end(key, ok, Some(engine));
+        self.end(key, ok, Some(engine), size);
     }
 
     /// Terminal: an error of our own. The task is in no queue any more.
     pub(super) fn fail(&mut self, key: TaskKey, kind: FailKind, engine: Option<EngineId>) {
         self.counters.failed += 1;
-        if let Some(payload) = self.end(key, false, engine) {
+        if let Some(payload) = self.end(key, false, engine, 0) {
             self.actions.push_back(Action::Fail { kind, engine, payload });
         }
     }
 
     /// Forgets a task but for its word in the ledger, and remembers to tell its dependents.
-    fn end(&mut self, key: TaskKey, ok: bool, engine: Option<EngineId>) -> Option<P> {
+    fn end(&mut self, key: TaskKey, ok: bool, engine: Option<EngineId>, size: u8) -> Option<P> {
         let hash = self.hash(&self.tasks[key].id);
         if let Ok(entry) = self.by_id.find_entry(hash, |&other| other == key) {
             entry.remove();
         }
         let task = self.tasks.remove(key)?;
+        self.ends += 1;
+        self.growth.forget(task.seq);
         self.queued_bytes -= task.bytes;
-        self.ledger.set(&task.id, ledger_word(ok, engine));
+        self.ledger.set(&task.id, ledger_word(ok, engine, size));
         for dependency in task.waits_for {
             self.forget_dependent(dependency);
         }
         if !task.dependents.is_empty() {
-            self.turn.ended.push_back(Ended { dependents: task.dependents, ok, engine });
+            self.turn.ended.push_back(Ended { dependents: task.dependents, ok, engine, size });
         }
         Some(task.payload)
     }
@@ -222,10 +242,12 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     /// Tells dependents of ends, and theirs of theirs, then places what has become placeable.
     pub(super) fn settle(&mut self, now: Time) {
+        self.grow(now);
+        self.ask_again();
         loop {
-            while let Some(Ended { dependents, ok, engine }) = self.turn.ended.pop_front() {
+            while let Some(Ended { dependents, ok, engine, size }) = self.turn.ended.pop_front() {
                 for (key, edge) in dependents {
-                    self.hear_of_end(key, edge, ok, engine);
+                    self.hear_of_end(now, key, edge, ok, engine, size);
                 }
             }
             self.fill(now);
@@ -238,23 +260,23 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         }
     }
 
-    fn hear_of_end(&mut self, key: TaskKey, edge: Edge, ok: bool, engine: Option<EngineId>) {
+    fn hear_of_end(&mut self, now: Time, key: TaskKey, edge: Edge, ok: bool, engine: Option<EngineId>, size: u8) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         let places = task.follow_places.len();
-        task.dependency_ended(edge, ok, engine);
+        task.dependency_ended(edge, ok, engine, size);
         if task.follow_places.len() > places
             && let Some(engine) = engine
         {
             self.bind(key, engine);
             let task = &self.tasks[key];
-            if task.state == State::Parked && task.allowed().contains(&engine) {
+            if task.state == State::Parked && task.allowed(self.soft_follow).contains(&engine) {
                 self.park_on(key, engine);
-                self.turn.released.push(key);
+                self.turn.opened.push(engine);
             }
         }
-        self.end_if_hopeless(key);
+        self.end_if_hopeless(now, key);
         if self.tasks.contains_key(key) {
-            self.release_if_met(key);
+            self.release_if_met(now, key);
         }
     }
 }

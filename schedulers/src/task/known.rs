@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use pointsman_policies::{EngineIx, Time};
 
 use super::TaskKey;
-use super::queue::SeqQueue;
+use super::queue::Queue;
 
 /// An engine's number, for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,7 +36,7 @@ pub(super) struct Known {
     /// Tasks in flight on it; each knows its place in here.
     pub(super) running: Vec<TaskKey>,
     /// Ready tasks that may run only on a few engines, this among them.
-    pub(super) parked: SeqQueue,
+    pub(super) parked: Queue,
     /// Live tasks that name it in targets or follow a task that ran on it; may hold dead keys until the next sweep.
     pub(super) bound: Vec<TaskKey>,
     pub(super) bound_swept: usize,
@@ -85,7 +85,7 @@ impl KnownEngines {
             uuid: uuid.into(),
             presence: Presence::Gone,
             running: Vec::new(),
-            parked: SeqQueue::default(),
+            parked: Queue::default(),
             bound: Vec::new(),
             bound_swept: 0,
             cursor: 0,

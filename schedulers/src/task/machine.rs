@@ -6,13 +6,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use pointsman_core::Ledger;
-use pointsman_policies::{Placement, Roster, Scheme, Time};
+use pointsman_policies::admission::Fixed;
+use pointsman_policies::order::Fifo;
+use pointsman_policies::{Admission, AdmissionCx, Joining, Learned, Needs, Order, Placement, Roster, Scheme, Time};
 use slotmap::SlotMap;
 use smallvec::SmallVec;
 
-use super::event::{Action, Counters, Event, Limits, Reason};
+use super::event::{Action, Counters, Event, Limits, Measured, Reason};
+use super::growth::Growth;
 use super::known::{EngineId, KnownEngines, Presence};
-use super::queue::SeqQueue;
+use super::queue::Queue;
 use super::state::{Edge, Failure, State, Task};
 use super::{FailKind, TaskKey};
 
@@ -24,9 +27,9 @@ use super::{FailKind, TaskKey};
 ///
 /// # Contracts
 /// Every accepted task gets exactly one terminal action. The load of an engine is the number of tasks running there. No open engine
-/// stands by while a ready task that may use it waits, unless the scheme deferred it. Among tasks that an engine may run, the oldest
-/// goes first; those that an engine has turned away are ordered among themselves by when that was. The same configuration, seed and
-/// events give the same actions. What a peer does wrong is an [`Action::Reject`]. [`check`](Self::check) verifies what can be seen.
+/// stands by while a ready task that may use it waits, unless the scheme deferred it. Among tasks that an engine may run, the first in the
+/// policy's order goes first; those that an engine has turned away are ordered among themselves by when that was. The same configuration,
+/// seed and events give the same actions. What a peer does wrong is an [`Action::Reject`]. [`check`](Self::check) verifies what can be seen.
 ///
 /// # Cost
 /// A submission costs O(dependencies + targets), an end O(dependents), each plus the scheme's O(log engines): nothing depends on how many
@@ -34,21 +37,30 @@ use super::{FailKind, TaskKey};
 ///
 /// ```
 /// use pointsman_policies::{Time, schemes::LeastLoad};
-/// use pointsman_schedulers::task::{Action, Event, Limits, ReplyKind, TaskScheduler, TaskSpec};
+/// use pointsman_schedulers::task::{Action, Event, Limits, Measured, ReplyKind, TaskScheduler, TaskSpec};
 ///
 /// let mut scheduler = TaskScheduler::new(LeastLoad::default(), Limits::default(), 1);
 /// let now = Time::ZERO;
 /// scheduler.handle(now, Event::Submit { id: "t", spec: Ok(TaskSpec::default()), payload: "request", bytes: 7 });
 /// assert!(scheduler.poll_action().is_none()); // no engine yet
-/// scheduler.handle(now, Event::EngineUp { uuid: "e" });
+/// scheduler.handle(now, Event::EngineUp { uuid: "e", number: 0 });
 /// assert!(matches!(scheduler.poll_action(), Some(Action::Dispatch { payload: "request", attempt: 1, .. })));
-/// scheduler.handle(now, Event::Result { id: "t", engine: "e", kind: ReplyKind::Ok, payload: "answer" });
+/// let measured = Measured::default();
+/// scheduler.handle(now, Event::Result { id: "t", engine: "e", kind: ReplyKind::Ok, payload: "answer", measured });
 /// assert_eq!(scheduler.poll_action(), Some(Action::Reply { payload: "answer" }));
 /// ```
-#[derive(Debug)]
 pub struct TaskScheduler<S, P> {
     pub(super) limits: Limits,
     pub(super) placement: Placement<S>,
+    pub(super) order: Box<dyn Order>,
+    pub(super) order_needs: Needs,
+    /// Of all policies together.
+    pub(super) needs: Needs,
+    pub(super) admission: Box<dyn Admission>,
+    pub(super) growth: Growth,
+    /// A task's `follow` is a wish, because the scheme says so.
+    pub(super) soft_follow: bool,
+    pub(super) paused: bool,
     pub(super) engines: KnownEngines,
     pub(super) tasks: SlotMap<TaskKey, Task<P>>,
     /// Live tasks by id; the ids themselves are in `tasks`.
@@ -57,9 +69,13 @@ pub struct TaskScheduler<S, P> {
     /// What became of every task that has ended.
     pub(super) ledger: Ledger,
     pub(super) next_seq: u64,
+    /// How many tasks have ended.
+    pub(super) ends: u64,
+    /// How many tasks lack nothing but an engine.
+    pub(super) waiting: usize,
     pub(super) queued_bytes: usize,
     /// Ready tasks that may run anywhere.
-    pub(super) ready: SeqQueue,
+    pub(super) ready: Queue,
     /// Ready tasks that may run anywhere but where they were turned away, in the order in which that happened.
     pub(super) turned_away: BTreeMap<u64, TaskKey>,
     pub(super) next_turn: u64,
@@ -68,9 +84,8 @@ pub struct TaskScheduler<S, P> {
     pub(super) deadlines: BTreeSet<(Time, TaskKey)>,
     pub(super) actions: VecDeque<Action<P>>,
     pub(super) counters: Counters,
-    /// Set when the scheme put a task off: then every open engine is looked at again.
-    pub(super) deferred: bool,
-    pub(super) deferred_until: Option<Time>,
+    /// Tasks that the scheme has put off, a few at most, each until something happens or a time.
+    pub(super) set_aside: Vec<(TaskKey, Option<Time>)>,
     /// Work of the event being handled, kept for its allocations.
     pub(super) turn: Turn,
 }
@@ -78,9 +93,9 @@ pub struct TaskScheduler<S, P> {
 /// What the event being handled has set in motion.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
-    /// Engines that have room now.
+    /// Engines that have room now, or that a task was parked on while they had.
     pub(super) opened: SmallVec<[EngineId; 4]>,
-    /// Tasks that became ready.
+    /// Tasks that came into the log of those turned away.
     pub(super) released: Vec<TaskKey>,
     /// Ends of tasks that dependents have not heard of.
     pub(super) ended: VecDeque<Ended>,
@@ -91,30 +106,41 @@ pub(super) struct Ended {
     pub(super) dependents: Vec<(TaskKey, Edge)>,
     pub(super) ok: bool,
     pub(super) engine: Option<EngineId>,
+    /// Class of the size of its result.
+    pub(super) size: u8,
 }
 
 impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
-    /// An empty scheduler. All randomness follows from `seed`.
+    /// An empty scheduler: first in, first out, with the same limit on every engine, until told otherwise. All randomness follows from `seed`.
     pub fn new(scheme: S, limits: Limits, seed: u64) -> Self {
+        let scheme_needs = scheme.needs();
         TaskScheduler {
             limits,
+            soft_follow: scheme_needs.contains(Needs::SOFT_FOLLOW),
             placement: Placement::new(scheme, seed),
+            order: Box::new(Fifo),
+            order_needs: Needs::empty(),
+            needs: scheme_needs,
+            admission: Box::new(Fixed::new(limits.hwm)),
+            growth: Growth::default(),
+            paused: false,
             engines: KnownEngines::default(),
             tasks: SlotMap::with_key(),
             by_id: HashTable::new(),
             hasher: FixedState::with_seed(seed),
             ledger: Ledger::default(),
             next_seq: 0,
+            ends: 0,
+            waiting: 0,
             queued_bytes: 0,
-            ready: SeqQueue::default(),
+            ready: Queue::default(),
             turned_away: BTreeMap::new(),
             next_turn: 0,
             longest_blacklist: 0,
             deadlines: BTreeSet::new(),
             actions: VecDeque::new(),
             counters: Counters::default(),
-            deferred: false,
-            deferred_until: None,
+            set_aside: Vec::new(),
             turn: Turn::default(),
         }
     }
@@ -122,15 +148,15 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// Takes in one event.
     pub fn handle(&mut self, now: Time, event: Event<'_, P>) {
         match event {
-            Event::EngineUp { uuid } => self.engine_up(now, uuid),
+            Event::EngineUp { uuid, number } => self.engine_up(now, uuid, number),
             Event::EngineDown { uuid } => self.engine_down(now, uuid),
             Event::EngineDraining { uuid, draining } => self.engine_draining(now, uuid, draining),
             Event::Submit { id, spec, payload, bytes } => self.submit(now, id, spec, payload, bytes),
-            Event::Result { id, engine, kind, payload } => self.result(now, id, engine, kind, payload),
+            Event::Result { id, engine, kind, payload, measured } => self.result(now, id, engine, kind, payload, &measured),
             Event::SendFailed { task, attempt } => self.send_failed(now, task, attempt),
             Event::Cancel { id } => match self.find(id) {
                 Some(key) if !matches!(self.tasks[key].state, State::Running { .. }) => {
-                    self.leave_waiting(key);
+                    self.leave_waiting(now, key);
                     self.fail(key, FailKind::Cancelled, None);
                 }
                 _ => self.reject(Reason::NotWaiting),
@@ -144,7 +170,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         while let Some(&(at, key)) = self.deadlines.first()
             && at <= now
         {
-            self.leave_waiting(key);
+            self.leave_waiting(now, key);
             self.fail(key, FailKind::TaskTimeout, None);
         }
         let troubled = if self.engines.unsettled > 0 { self.engines.ids() } else { 0..0 };
@@ -159,10 +185,6 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             }
         }
         self.placement.wake(now);
-        if self.deferred_until.is_some_and(|at| at <= now) {
-            self.deferred_until = None;
-            self.deferred = true;
-        }
         self.settle(now);
     }
 
@@ -179,7 +201,9 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             self.engines.ids().filter_map(|id| self.engines.get(EngineId(id)).wakes_at()).min()
         };
         let task = self.deadlines.first().map(|&(at, _)| at);
-        [task, engines, self.deferred_until, self.placement.next_wake()].into_iter().flatten().min()
+        let put_off = self.set_aside.iter().filter_map(|(_, until)| *until).min();
+        let behind = self.growth.is_behind().then_some(Time::ZERO);
+        [task, engines, put_off, behind, self.placement.next_wake()].into_iter().flatten().min()
     }
 
     /// An engine's uuid.
@@ -198,6 +222,11 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// The scheme.
     pub fn scheme(&self) -> &S {
         self.placement.scheme()
+    }
+
+    /// What has been learned of classes of tasks and of engines.
+    pub fn learned(&self) -> &Learned {
+        self.placement.learned()
     }
 
     /// What it has done so far.
@@ -260,35 +289,38 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let mut running = self.engines.get(id).running.clone();
         running.sort_unstable_by_key(|&key| self.tasks[key].seq); // the oldest goes back first
         for key in running {
-            self.stop_running(now, key, pointsman_policies::Ending::Lost);
+            self.stop_running(now, key, pointsman_policies::Ending::Lost, &Measured::default());
             self.tasks[key].sent_before = None;
             self.attempt_failed(now, key, Failure { engine: id, reply: None });
         }
         self.placement.leave(now, ix);
+        self.admission.on_leave(&AdmissionCx::new(now, self.placement.roster()), ix);
         self.engines.set_presence(id, Presence::Gone);
         let engine = self.engines.get_mut(id);
         engine.running = Vec::new();
-        engine.parked = SeqQueue::default();
+        engine.parked.clear();
     }
 
-    fn engine_up(&mut self, now: Time, uuid: &str) {
+    fn engine_up(&mut self, now: Time, uuid: &str, number: u64) {
         let id = self.engines.find_or_add(uuid);
         match self.engines.get(id).presence {
             Presence::Up(_) => return self.reject(Reason::EngineAlreadyUp),
             Presence::Dying(..) => self.bury(now, id), // it is another life: what the former ran is lost
             Presence::Gone => {}
         }
-        let ix = self.placement.join(now, self.limits.hwm);
+        let admission = &mut self.admission;
+        let joining = Joining::new(0).named(uuid, number);
+        let ix = self.placement.join_limited(now, joining, |cx, engine| admission.on_join(cx, engine));
         self.engines.took_slot(id, ix);
         self.engines.set_presence(id, Presence::Up(ix));
         let engine = self.engines.get_mut(id);
         engine.cursor = 0;
         engine.draining = false;
         engine.unreachable_until = None;
-        engine.parked = SeqQueue::default();
+        engine.parked.clear();
         // Tasks that name it, or follow what ran on it in a former life, may use it again.
         for key in self.bound_tasks(id) {
-            if self.tasks[key].state == State::Parked && self.tasks[key].allowed().contains(&id) {
+            if self.tasks[key].state == State::Parked && self.tasks[key].allowed(self.soft_follow).contains(&id) {
                 self.park_on(key, id);
             }
         }
@@ -306,14 +338,14 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             self.bury(now, id);
         }
         for key in self.bound_tasks(id) {
-            self.end_if_hopeless(key);
+            self.end_if_hopeless(now, key);
         }
         // A free task is lost only if every engine left has turned it away, which takes a blacklist as long as the roster.
         if self.longest_blacklist >= self.engines.up {
             let keys: Vec<TaskKey> = self.turned_away.values().copied().collect();
             self.longest_blacklist = keys.iter().map(|&key| self.tasks[key].blacklist.len()).max().unwrap_or(0);
             for key in keys {
-                self.end_if_hopeless(key);
+                self.end_if_hopeless(now, key);
             }
         }
     }

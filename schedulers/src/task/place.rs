@@ -1,15 +1,23 @@
 //! The second part: waiting for an engine, and getting one. A task that may go anywhere waits in one queue, one that may use only a
 //! few engines is parked on each of them, and one that engines have turned away stands in a log that each engine reads once.
 
-use pointsman_policies::{Candidates, Chosen, EngineIx, Request, Scheme, Time};
+use std::time::Duration;
+
+use pointsman_policies::{Candidates, Chosen, EngineIx, Needs, Request, Scheme, Time};
 use smallvec::SmallVec;
 
 use super::TaskKey;
 use super::event::Action;
 use super::known::{EngineId, Presence};
 use super::machine::TaskScheduler;
-use super::queue::Entry;
+use super::queue::{Entry, Standing, standing};
+use super::rank::Inputs;
 use super::state::State;
+
+/// How many tasks may be put off by the scheme at a time: those behind them are looked at meanwhile, and no more.
+const LOOK_AHEAD: usize = 16;
+/// A scheme that puts a task off to a moment that has passed is asked again after this.
+const SOONEST: Duration = Duration::from_millis(1);
 
 impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// Begins a stay among waiting tasks: starts its clock, and, if its dependencies are met, queues it.
@@ -20,95 +28,116 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             task.deadline = Some(deadline);
             self.deadlines.insert((deadline, key));
         }
-        self.release_if_met(key);
+        self.release_if_met(now, key);
     }
 
     /// Queues a blocked task whose dependencies are met.
-    pub(super) fn release_if_met(&mut self, key: TaskKey) {
+    pub(super) fn release_if_met(&mut self, now: Time, key: TaskKey) {
         let task = &mut self.tasks[key];
         if task.state != State::Blocked || !task.dependencies_met() {
             return;
         }
-        if task.is_bound() {
+        task.ready_since = now;
+        if !(task.after.empty && task.follow.empty) {
+            task.release = self.ends;
+        }
+        let rank = self.ask_rank(now, key);
+        self.tasks[key].rank = rank;
+        self.tell_waiting(now, rank.lane);
+        self.queue_up(key);
+    }
+
+    /// Puts a task that only lacks an engine where it belongs, and sees to it that an engine which is open already looks at it.
+    fn queue_up(&mut self, key: TaskKey) {
+        let task = &mut self.tasks[key];
+        if task.is_bound(self.soft_follow) {
             task.state = State::Parked;
-            for engine in task.allowed() {
-                self.park_on(key, engine);
-            }
+            let open = |&id: &EngineId| self.engines.up_ix(id).is_some_and(|ix| self.placement.roster().is_open(ix));
+            self.turn.opened.extend(task.allowed(self.soft_follow).into_iter().filter(open));
         } else if task.blacklist.is_empty() {
             task.state = State::Ready;
-            self.ready.push(Entry { seq: task.seq, task: key, epoch: task.epoch });
         } else {
             task.state = State::TurnedAway(self.next_turn);
             self.longest_blacklist = self.longest_blacklist.max(task.blacklist.len());
-            self.turned_away.insert(self.next_turn, key);
             self.next_turn += 1;
+            self.turn.released.push(key);
         }
-        self.turn.released.push(key);
+        self.enter_queues(key);
     }
 
     /// Parks a task on one of the engines it may use, if that is up.
     pub(super) fn park_on(&mut self, key: TaskKey, engine: EngineId) {
         if self.engines.is_up(engine) {
             let task = &self.tasks[key];
-            self.engines.get_mut(engine).parked.push(Entry { seq: task.seq, task: key, epoch: task.epoch });
+            let tag = self.order.tag(task.rank.lane);
+            self.engines.get_mut(engine).parked.push(task.rank, tag, task.entry(key));
         }
     }
 
     /// Ends a stay among waiting tasks, wherever it was.
-    pub(super) fn leave_waiting(&mut self, key: TaskKey) {
+    pub(super) fn leave_waiting(&mut self, now: Time, key: TaskKey) {
         let task = &mut self.tasks[key];
         if let Some(deadline) = task.deadline.take() {
             self.deadlines.remove(&(deadline, key));
         }
-        let was = std::mem::replace(&mut task.state, State::Blocked);
-        task.epoch += 1;
-        let tasks = &self.tasks;
-        let alive = |entry: &Entry| tasks.get(entry.task).is_some_and(|task| task.epoch == entry.epoch);
-        match was {
-            State::Ready => self.ready.died(alive),
-            State::Parked => {
-                for engine in tasks[key].allowed() {
-                    if self.engines.is_up(engine) {
-                        self.engines.get_mut(engine).parked.died(alive);
-                    }
-                }
-            }
-            State::TurnedAway(turn) => {
-                self.turned_away.remove(&turn);
-            }
-            State::Blocked | State::Running { .. } => {}
+        self.withdraw(now, key);
+    }
+
+    /// Takes a task out of the queues; its clock runs on.
+    pub(super) fn withdraw(&mut self, now: Time, key: TaskKey) {
+        self.leave_queues(key);
+        let task = &mut self.tasks[key];
+        let (was, lane) = (std::mem::replace(&mut task.state, State::Blocked), task.rank.lane);
+        if was.is_waiting_for_engine() {
+            self.tell_withdrawn(now, lane);
         }
     }
 
-    /// Places whatever the event has made placeable, oldest first, until nothing more fits.
+    /// Tasks that the scheme has put off are asked about again: something has happened, or their time has come.
+    pub(super) fn ask_again(&mut self) {
+        for (key, _) in std::mem::take(&mut self.set_aside) {
+            self.queue_up(key);
+        }
+    }
+
+    /// Places whatever the event has made placeable, in the policy's order, until nothing more fits.
     pub(super) fn fill(&mut self, now: Time) {
-        if std::mem::take(&mut self.deferred) {
-            let up: Vec<EngineIx> = self.placement.roster().open_engines().collect();
-            self.turn.opened.extend(up.into_iter().map(|ix| self.engines.at(ix)));
+        if self.paused {
+            self.turn.opened.clear();
+            self.turn.released.clear();
+            return;
         }
         let mut released = std::mem::take(&mut self.turn.released);
-        released.retain(|&key| self.tasks.get(key).is_some_and(|task| task.state.is_waiting_for_engine()));
-        released.sort_unstable_by_key(|&key| self.tasks[key].seq);
+        let waits = |state: State| matches!(state, State::TurnedAway(_));
+        released.retain(|&key| self.tasks.get(key).is_some_and(|task| waits(task.state)));
+        released.sort_unstable_by_key(|&key| self.standing(key));
+        released.dedup();
         let mut next_released = 0;
         loop {
-            // The oldest released task that has an open engine now; the others wait where they are.
-            let mut best: Option<(u64, TaskKey, Option<usize>)> = None;
+            if self.set_aside.len() >= LOOK_AHEAD {
+                // What has not been looked at is looked at with the next event.
+                self.turn.released.extend(released.drain(..));
+                self.turn.opened.sort_unstable();
+                self.turn.opened.dedup();
+                return;
+            }
+            let mut best = self.first_ready();
+            // Tasks that this event has brought back to the log: any engine may take them, whatever it has read.
             while let Some(&key) = released.get(next_released) {
-                let placeable = self.tasks.get(key).is_some_and(|task| task.state.is_waiting_for_engine());
+                let placeable = self.tasks.get(key).is_some_and(|task| waits(task.state));
                 if placeable && self.has_open_engine(key) {
-                    best = Some((self.tasks[key].seq, key, None));
+                    let found = (self.standing(key), key);
+                    best = Some(best.map_or(found, |best| best.min(found)));
                     break;
                 }
                 next_released += 1;
             }
-            // Older ones may have waited for the engines that have room now.
+            // Those that have waited for the engines which have room now.
             let mut index = 0;
             while let Some(&engine) = self.turn.opened.get(index) {
-                match self.first_for(engine) {
-                    Some((seq, key)) => {
-                        if best.is_none_or(|(oldest, ..)| seq < oldest) {
-                            best = Some((seq, key, Some(index)));
-                        }
+                match self.first_bound_for(engine) {
+                    Some(found) => {
+                        best = Some(best.map_or(found, |best| best.min(found)));
                         index += 1;
                     }
                     None => {
@@ -116,36 +145,40 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
                     }
                 }
             }
-            let Some((_, key, opened_index)) = best else { break };
-            if !self.place(now, key) {
-                match opened_index {
-                    Some(index) => {
-                        self.turn.opened.swap_remove(index);
-                    }
-                    None => next_released += 1,
-                }
-            }
+            let Some((_, key)) = best else { break };
+            self.place(now, key);
         }
         released.clear();
         self.turn.released = released;
         self.turn.opened.clear();
     }
 
-    /// The oldest task that an engine with room may run.
-    fn first_for(&mut self, id: EngineId) -> Option<(u64, TaskKey)> {
+    /// The first task that any engine may run, if one is open.
+    fn first_ready(&mut self) -> Option<(Standing, TaskKey)> {
+        if self.placement.roster().open_count() == 0 {
+            return None;
+        }
+        let (tasks, order) = (&self.tasks, &self.order);
+        let alive = |entry: &Entry| tasks.get(entry.task).is_some_and(|task| task.epoch == entry.epoch);
+        self.ready.first(alive, |lane| order.tag(lane))
+    }
+
+    /// The first task that an engine with room may run and not every other.
+    fn first_bound_for(&mut self, id: EngineId) -> Option<(Standing, TaskKey)> {
         let ix = self.engines.up_ix(id).filter(|&ix| self.placement.roster().is_open(ix))?;
         debug_assert_eq!(self.engines.at(ix), id);
-        let tasks = &self.tasks;
+        let (tasks, order) = (&self.tasks, &self.order);
         let alive = |entry: &Entry| tasks.get(entry.task).is_some_and(|task| task.epoch == entry.epoch);
         let engine = self.engines.get_mut(id);
-        let parked = engine.parked.first(alive);
+        let parked = engine.parked.first(alive, |lane| order.tag(lane));
         let turned_away = loop {
             // Whoever excludes this engine does so for the rest of its stay in the log, so it is read once.
             match self.turned_away.range(engine.cursor..).next() {
                 Some((&turn, &key)) if tasks[key].blacklist.contains(&id) => engine.cursor = turn + 1,
                 Some((&turn, &key)) => {
                     engine.cursor = turn;
-                    break Some((tasks[key].seq, key));
+                    let task = &tasks[key];
+                    break Some((standing(order.tag(task.rank.lane), task.rank, task.seq), key));
                 }
                 None => {
                     engine.cursor = self.next_turn;
@@ -153,18 +186,17 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
                 }
             }
         };
-        let anyone = self.ready.first(alive);
-        [anyone, parked].into_iter().flatten().map(|entry| (entry.seq, entry.task)).chain(turned_away).min()
+        parked.into_iter().chain(turned_away).min()
     }
 
     /// The open engines that a bound task may use.
     fn open_allowed(&self, key: TaskKey) -> SmallVec<[EngineIx; 8]> {
         let open = |&ix: &EngineIx| self.placement.roster().is_open(ix);
-        self.tasks[key].allowed().into_iter().filter_map(|id| self.engines.up_ix(id)).filter(open).collect()
+        self.tasks[key].allowed(self.soft_follow).into_iter().filter_map(|id| self.engines.up_ix(id)).filter(open).collect()
     }
 
     /// The roster places of the engines that turned a task away.
-    fn excluded(&self, key: TaskKey) -> SmallVec<[EngineIx; 8]> {
+    pub(super) fn excluded(&self, key: TaskKey) -> SmallVec<[EngineIx; 8]> {
         let present = |&id: &EngineId| match self.engines.get(id).presence {
             Presence::Up(ix) => Some(ix),
             _ => None,
@@ -173,15 +205,11 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     }
 
     fn has_open_engine(&self, key: TaskKey) -> bool {
-        match self.tasks[key].state {
-            State::Parked => !self.open_allowed(key).is_empty(),
-            State::TurnedAway(_) => self.placement.any_open(&Candidates::Except(&self.excluded(key))),
-            _ => self.placement.any_open(&Candidates::All),
-        }
+        self.placement.any_open(&Candidates::Except(&self.excluded(key)))
     }
 
-    /// Asks the scheme and sends the task where it says. False if the scheme put it off.
-    fn place(&mut self, now: Time, key: TaskKey) -> bool {
+    /// Asks the scheme and sends the task where it says, or puts it aside if that is nowhere for now.
+    fn place(&mut self, now: Time, key: TaskKey) {
         let list;
         let candidates = match self.tasks[key].state {
             State::Parked => {
@@ -194,33 +222,41 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             }
             _ => Candidates::All,
         };
-        let request = Request::new(candidates).attempt(self.tasks[key].attempt + 1);
-        match self.placement.pick(now, &request) {
-            Chosen::Engine(ix) => {
-                let sent_before = self.tasks[key].deadline;
-                self.leave_waiting(key);
-                let ticket = self.placement.dispatch(now, ix, &request);
-                let engine = self.engines.at(ix);
-                let running = &mut self.engines.get_mut(engine).running;
-                let place = running.len() as u32;
-                running.push(key);
-                let task = &mut self.tasks[key];
-                task.attempt += 1;
-                task.sent_before = sent_before;
-                task.state = State::Running { engine, ix, place, ticket, since: now };
-                self.counters.dispatched += 1;
-                let payload = task.payload.clone();
-                self.actions.push_back(Action::Dispatch { task: key, attempt: task.attempt, engine, payload });
-                true
-            }
-            Chosen::Defer { until } => {
-                match until {
-                    Some(at) => self.deferred_until = Some(self.deferred_until.map_or(at, |before| before.min(at))),
-                    None => self.deferred = true,
-                }
-                false
-            }
-            Chosen::NoneOpen => false,
+        let inputs = if self.placement.needs().contains(Needs::INPUTS) { self.inputs(key) } else { Inputs::new() };
+        let task = &self.tasks[key];
+        let facts = task.facts;
+        let request =
+            Request::new(candidates).attempt(task.attempt + 1).task(task.view(&facts, &inputs)).with_waiting(self.waiting);
+        let until = match self.placement.pick(now, &request) {
+            Chosen::Engine(ix) => return self.dispatch(now, key, ix, &request),
+            Chosen::Defer { until } => until.map(|until| until.max(now + SOONEST)),
+            Chosen::NoneOpen => None, // an engine closed between; the next that opens is asked
+        };
+        self.leave_queues(key);
+        self.tasks[key].state = State::SetAside;
+        self.set_aside.push((key, until));
+    }
+
+    /// Sends a waiting task to an engine.
+    fn dispatch(&mut self, now: Time, key: TaskKey, ix: EngineIx, request: &Request<'_>) {
+        self.leave_queues(key);
+        let task = &mut self.tasks[key];
+        task.sent_before = task.deadline.take();
+        if let Some(deadline) = task.sent_before {
+            self.deadlines.remove(&(deadline, key));
         }
+        let order_ticket = self.tell_dispatched(now, key);
+        let ticket = self.placement.dispatch(now, ix, request);
+        let engine = self.engines.at(ix);
+        let running = &mut self.engines.get_mut(engine).running;
+        let place = running.len() as u32;
+        running.push(key);
+        self.counters.dispatched += 1;
+        let task = &mut self.tasks[key];
+        task.attempt += 1;
+        task.order_ticket = order_ticket;
+        task.state = State::Running { engine, ix, place, ticket, since: now, dispatch: self.counters.dispatched };
+        let payload = task.payload.clone();
+        self.actions.push_back(Action::Dispatch { task: key, attempt: task.attempt, engine, payload });
     }
 }

@@ -1,14 +1,21 @@
-//! Waiting tasks by age. Entries of tasks that have left are recognised by their epoch and skipped, and swept once they are the
-//! majority, so that every operation is O(1) amortised in the common case of arrival in order, O(log n) otherwise.
+//! Waiting tasks in the order that the policy gives them: lanes by their tags, and within a lane by key and age. Entries of tasks that have
+//! left are recognised by their epoch and skipped, and swept once they are the majority: O(1) amortised in the common case of one lane
+//! and arrival in order, O(log n) otherwise.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use pointsman_policies::Rank;
+
 use super::TaskKey;
 
-/// One task's place in a queue.
+/// One task's place in a queue, within its lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
+    /// The order's key; less goes first.
+    pub(super) key: u64,
     /// Age: the order of first submission.
     pub(super) seq: u64,
     pub(super) task: TaskKey,
@@ -16,29 +23,37 @@ pub(super) struct Entry {
     pub(super) epoch: u32,
 }
 
+/// Where a task stands among all that wait: tag of its lane, lane, key, age. Less goes first.
+pub(super) type Standing = (u64, u64, u64, u64);
+
+pub(super) fn standing(tag: u64, rank: Rank, seq: u64) -> Standing {
+    (tag, rank.lane, rank.key, seq)
+}
+
 /// The smallest ratio of dead entries that is worth a sweep is one half; below this length none is.
 const SWEEP_FROM: usize = 64;
 
+/// The tasks of one lane.
 #[derive(Debug, Default)]
-pub(super) struct SeqQueue {
-    /// Entries that came in order of age.
+struct Lane {
+    /// Entries that came in order.
     fresh: VecDeque<Entry>,
-    /// The rest: tasks that come back, or were released by another's end.
+    /// The rest.
     late: BinaryHeap<Reverse<Entry>>,
     dead: usize,
 }
 
-impl SeqQueue {
-    pub(super) fn push(&mut self, entry: Entry) {
-        if self.fresh.back().is_none_or(|last| last.seq < entry.seq) {
+impl Lane {
+    fn push(&mut self, entry: Entry) {
+        if self.fresh.back().is_none_or(|last| (last.key, last.seq) < (entry.key, entry.seq)) {
             self.fresh.push_back(entry);
         } else {
             self.late.push(Reverse(entry));
         }
     }
 
-    /// The oldest entry for which `alive` holds; drops the dead ones before it.
-    pub(super) fn first(&mut self, alive: impl Fn(&Entry) -> bool) -> Option<Entry> {
+    /// The first entry for which `alive` holds; drops the dead ones before it.
+    fn first(&mut self, alive: &impl Fn(&Entry) -> bool) -> Option<Entry> {
         while let Some(front) = self.fresh.front()
             && !alive(front)
         {
@@ -57,8 +72,7 @@ impl SeqQueue {
         }
     }
 
-    /// Notes that an entry in here has died; sweeps if most have.
-    pub(super) fn died(&mut self, alive: impl Fn(&Entry) -> bool) {
+    fn died(&mut self, alive: impl Fn(&Entry) -> bool) {
         self.dead += 1;
         let len = self.fresh.len() + self.late.len();
         if len >= SWEEP_FROM && self.dead * 2 > len {
@@ -67,9 +81,75 @@ impl SeqQueue {
             self.dead = 0;
         }
     }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// Lane 0, which is the only one in most orders.
+    main: Lane,
+    others: HashMap<u64, Lane, FixedState>,
+    /// The other lanes by the tags they had when last looked at; tags only grow, so the first is found by bringing the top up to date.
+    tags: BinaryHeap<Reverse<(u64, u64)>>,
+}
+
+impl Queue {
+    pub(super) fn push(&mut self, rank: Rank, tag: u64, entry: Entry) {
+        if rank.lane == 0 {
+            return self.main.push(entry);
+        }
+        let tags = &mut self.tags;
+        let lane = self.others.entry(rank.lane).or_insert_with(|| {
+            tags.push(Reverse((tag, rank.lane)));
+            Lane::default()
+        });
+        lane.push(entry);
+    }
+
+    /// The first entry for which `alive` holds, with its standing; drops the dead ones before it. `tag_of` tells where lanes stand now.
+    pub(super) fn first(&mut self, alive: impl Fn(&Entry) -> bool, tag_of: impl Fn(u64) -> u64) -> Option<(Standing, TaskKey)> {
+        let at = |tag, lane, entry: Entry| ((tag, lane, entry.key, entry.seq), entry.task);
+        let main = self.main.first(&alive).map(|entry| at(tag_of(0), 0, entry));
+        let other = loop {
+            let Some(&Reverse((tag, lane))) = self.tags.peek() else { break None };
+            let entry = self.others.get_mut(&lane).and_then(|entries| entries.first(&alive));
+            match entry {
+                None => {
+                    self.tags.pop();
+                    self.others.remove(&lane);
+                }
+                Some(entry) => {
+                    let now = tag_of(lane);
+                    if now <= tag {
+                        break Some(at(now, lane, entry));
+                    }
+                    self.tags.pop();
+                    self.tags.push(Reverse((now, lane)));
+                }
+            }
+        };
+        match (main, other) {
+            (Some(main), Some(other)) => Some(main.min(other)),
+            (main, other) => main.or(other),
+        }
+    }
+
+    /// Notes that an entry in a lane has died; sweeps if most have.
+    pub(super) fn died(&mut self, lane: u64, alive: impl Fn(&Entry) -> bool) {
+        if lane == 0 {
+            self.main.died(alive);
+        } else if let Some(lane) = self.others.get_mut(&lane) {
+            lane.died(alive);
+        }
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        *self = Queue::default();
+    }
 
     /// Every entry, dead ones too, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
-        self.fresh.iter().chain(self.late.iter().map(|Reverse(entry)| entry))
+        let lanes = std::iter::once(&self.main).chain(self.others.values());
+        lanes.flat_map(|lane| lane.fresh.iter().chain(lane.late.iter().map(|Reverse(entry)| entry)))
     }
 }

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use pointsman_policies::facts::HintError;
+use pointsman_policies::{Hints, TaskFacts};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
@@ -53,6 +55,62 @@ pub struct TaskSpec {
     /// How often it may be tried again on another engine after failing.
     #[serde(default, deserialize_with = "retries")]
     pub retries: u32,
+    /// What its label hints.
+    #[serde(default)]
+    pub label: Label,
+    /// What policies may see of it; all but the hints, which are the label's, is filled in by whoever knows.
+    #[serde(skip)]
+    pub facts: TaskFacts,
+}
+
+/// A label, as far as it concerns scheduling.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Label {
+    /// What it hints.
+    pub hints: Hints,
+    /// The first of its hints that is none.
+    pub wrong: Option<HintError>,
+}
+
+/// Labels may be any JSON; only strings hint.
+impl<'de> Deserialize<'de> for Label {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Label;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("any JSON")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Label, E> {
+                let (hints, wrong) = Hints::parse(text);
+                Ok(Label { hints, wrong })
+            }
+            fn visit_unit<E: de::Error>(self) -> Result<Label, E> {
+                Ok(Label::default())
+            }
+            fn visit_bool<E: de::Error>(self, _: bool) -> Result<Label, E> {
+                Ok(Label::default())
+            }
+            fn visit_i64<E: de::Error>(self, _: i64) -> Result<Label, E> {
+                Ok(Label::default())
+            }
+            fn visit_u64<E: de::Error>(self, _: u64) -> Result<Label, E> {
+                Ok(Label::default())
+            }
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Label, E> {
+                Ok(Label::default())
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Label, A::Error> {
+                while seq.next_element::<de::IgnoredAny>()?.is_some() {}
+                Ok(Label::default())
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Label, A::Error> {
+                while map.next_entry::<de::IgnoredAny, de::IgnoredAny>()?.is_some() {}
+                Ok(Label::default())
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
 }
 
 /// Metadata that says nothing a scheduler can follow.
@@ -66,7 +124,9 @@ impl TaskSpec {
     /// # Errors
     /// If it is not a JSON object, or a key has a type or value that it can not have.
     pub fn parse(metadata: &[u8]) -> Result<TaskSpec, InvalidSpec> {
-        pointsman_core::wire::object(metadata).map_err(|error| InvalidSpec(error.to_string()))
+        let mut spec: TaskSpec = pointsman_core::wire::object(metadata).map_err(|error| InvalidSpec(error.to_string()))?;
+        spec.facts.hints = spec.label.hints;
+        Ok(spec)
     }
 }
 
@@ -196,6 +256,11 @@ mod tests {
         let spec = parse(r#"{"targets": null, "timeout": null, "retries": 2.0}"#).unwrap();
         assert_eq!((spec.targets.len(), spec.timeout, spec.retries), (0, None, 2));
         assert_eq!(parse(r#"{"timeout": 1e300}"#).unwrap().timeout, None);
+        let spec = parse(r##"{"label": "fit #prio=5 #cost=fast"}"##).unwrap();
+        assert_eq!((spec.facts.hints.priority, spec.label.wrong.is_some()), (5.0, true));
+        for label in ["null", "7", "-1.5", "true", "[1, {}]", "{}", "\"\""] {
+            assert_eq!(parse(&format!("{{\"label\": {label}}}")).unwrap().label, Label::default(), "{label}");
+        }
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use pointsman_policies::{EngineIx, Ticket, Time};
+use pointsman_policies::{EngineIx, Rank, TaskFacts, Ticket, Time};
 use smallvec::SmallVec;
 
+use super::growth::Sketch;
 use super::{Dependency, EngineId};
 
 slotmap::new_key_type! {
@@ -30,18 +31,22 @@ pub(super) enum State {
     Parked,
     /// May run on any engine but those that turned it away; in the log at that position.
     TurnedAway(u64),
+    /// Put off by the scheme, until something happens or a time that it named.
+    SetAside,
     Running {
         engine: EngineId,
         ix: EngineIx,
         place: u32,
         ticket: Ticket,
         since: Time,
+        /// Which dispatch of all it was.
+        dispatch: u64,
     },
 }
 
 impl State {
     pub(super) fn is_waiting_for_engine(self) -> bool {
-        matches!(self, State::Ready | State::Parked | State::TurnedAway(_))
+        matches!(self, State::Ready | State::Parked | State::TurnedAway(_) | State::SetAside)
     }
 }
 
@@ -104,6 +109,19 @@ pub(super) struct Task<P> {
     pub(super) seq: u64,
     pub(super) payload: P,
     pub(super) bytes: usize,
+    pub(super) facts: TaskFacts,
+    pub(super) submitted: Time,
+    pub(super) ready_since: Time,
+    /// The number of the end that released it, if it waited for any.
+    pub(super) release: u64,
+    /// Where the order has put it, and the order's word while it is in flight.
+    pub(super) rank: Rank,
+    pub(super) order_ticket: Ticket,
+    /// Where results are that it depends on, and the classes of their sizes.
+    pub(super) inputs: SmallVec<[(EngineId, u8); 2]>,
+    /// Its place in the graph, while the order looks at that.
+    pub(super) level_s: f64,
+    pub(super) sketch: Option<Box<Sketch>>,
     pub(super) state: State,
     /// Counts stays in queues, so that old entries are recognised.
     pub(super) epoch: u32,
@@ -132,15 +150,15 @@ pub(super) struct Task<P> {
 }
 
 impl<P> Task<P> {
-    /// Whether it is bound to engines by name or place, rather than free to go anywhere.
-    pub(super) fn is_bound(&self) -> bool {
-        self.targets.is_some() || !self.follow.empty
+    /// Whether it is bound to engines by name or place, rather than free to go anywhere. `soft_follow`: its place is a wish.
+    pub(super) fn is_bound(&self, soft_follow: bool) -> bool {
+        self.targets.is_some() || !(self.follow.empty || soft_follow)
     }
 
     /// The engines it may use now, for a bound task: targets and places of followed tasks, less the blacklist.
-    pub(super) fn allowed(&self) -> SmallVec<[EngineId; 4]> {
+    pub(super) fn allowed(&self, soft_follow: bool) -> SmallVec<[EngineId; 4]> {
         let fresh = |engine: &EngineId| !self.blacklist.contains(engine);
-        match (&self.targets, self.follow.empty) {
+        match (&self.targets, self.follow.empty || soft_follow) {
             (Some(targets), true) => targets.iter().copied().filter(fresh).collect(),
             // Targets are sorted, so each place costs a binary search.
             (Some(targets), false) => {

@@ -1,7 +1,7 @@
 //! The first part of a task's life: admission. Dependencies become counters and edges here, names of engines become numbers, and
 //! what can never run is refused at once, always with a reply.
 
-use pointsman_policies::{Scheme, Time};
+use pointsman_policies::{Rank, Scheme, Ticket, Time};
 use smallvec::SmallVec;
 
 use super::event::{Action, Reason};
@@ -11,15 +11,17 @@ use super::spec::{Dependency, InvalidSpec, TaskSpec};
 use super::state::{Edge, Progress, State, Task};
 use super::{FailKind, TaskKey};
 
-/// A finished task's word in the ledger: how it ended in the low bits, where it ran, plus one, above.
-pub(super) fn ledger_word(ok: bool, engine: Option<EngineId>) -> u32 {
+/// A finished task's word in the ledger: how it ended in the two low bits, the class of its result's size in the next five, and above where
+/// it ran, plus one; nowhere for engines beyond the 33 millionth.
+pub(super) fn ledger_word(ok: bool, engine: Option<EngineId>, size: u8) -> u32 {
     let place = engine.map_or(0, |engine| engine.number() + 1);
-    place << 2 | if ok { 1 } else { 2 }
+    let place = if place < 1 << 25 { place } else { 0 };
+    place << 7 | u32::from(size & 31) << 2 | if ok { 1 } else { 2 }
 }
 
 /// The reverse; `None` for a task that has not ended.
-pub(super) fn read_word(word: u32) -> Option<(bool, Option<EngineId>)> {
-    (word != 0).then(|| (word & 3 == 1, (word >> 2).checked_sub(1).map(EngineId)))
+pub(super) fn read_word(word: u32) -> Option<(bool, Option<EngineId>, u8)> {
+    (word != 0).then(|| (word & 3 == 1, (word >> 7).checked_sub(1).map(EngineId), (word >> 2 & 31) as u8))
 }
 
 impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
@@ -34,7 +36,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         if !self.is_valid(id, &spec.after) || !self.is_valid(id, &spec.follow) {
             return self.refuse(id, payload, FailKind::InvalidDependency);
         }
-        let mut task = self.new_task(id, &spec, payload, bytes);
+        let mut task = self.new_task(now, id, &spec, payload, bytes);
         let waits_for = self.count_ended(&spec, &mut task);
         if self.is_hopeless(&task) {
             return self.refuse(id, task.payload, FailKind::ImpossibleDependency);
@@ -57,13 +59,14 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         for engine in self.bonds(key) {
             self.bind(key, engine);
         }
+        self.note_submitted(key);
         self.start_waiting(now, key);
     }
 
     /// Ends a task that was never accepted. Its dependents will find it failed.
     fn refuse(&mut self, id: &str, payload: P, kind: FailKind) {
         if kind != FailKind::QueueFull {
-            self.ledger.set(id, ledger_word(false, None));
+            self.ledger.set(id, ledger_word(false, None, 0));
         }
         self.counters.failed += 1;
         self.actions.push_back(Action::Fail { kind, engine: None, payload });
@@ -75,7 +78,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         dependency.ids.is_empty() || (dependency.success || dependency.failure) && dependency.ids.iter().all(|other| known(other))
     }
 
-    fn new_task(&mut self, id: &str, spec: &TaskSpec, payload: P, bytes: usize) -> Task<P> {
+    fn new_task(&mut self, now: Time, id: &str, spec: &TaskSpec, payload: P, bytes: usize) -> Task<P> {
         self.next_seq += 1;
         let targets = (!spec.targets.is_empty()).then(|| {
             let mut known: Vec<EngineId> = spec.targets.iter().filter_map(|uuid| self.engines.find(uuid)).collect();
@@ -88,6 +91,15 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             seq: self.next_seq,
             payload,
             bytes,
+            facts: spec.facts,
+            submitted: now,
+            ready_since: now,
+            release: 0,
+            rank: Rank::default(),
+            order_ticket: Ticket::default(),
+            inputs: SmallVec::new(),
+            level_s: 0.0,
+            sketch: None,
             state: State::Blocked,
             epoch: 0,
             after: Progress::of(&spec.after),
@@ -114,7 +126,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         for (dependency, edge) in [(&spec.after, Edge::After), (&spec.follow, Edge::Follow)] {
             for id in &dependency.ids {
                 match read_word(self.ledger.get(id)) {
-                    Some((ok, engine)) => task.dependency_ended(edge, ok, engine),
+                    Some((ok, engine, size)) => task.dependency_ended(edge, ok, engine, size),
                     None => live.extend(self.find(id).map(|key| (key, edge))),
                 }
             }

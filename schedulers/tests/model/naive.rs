@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use pointsman_policies::Time;
+use pointsman_policies::index::sortable;
 use pointsman_schedulers::task::{Dependency, FailKind, Limits, ReplyKind, TaskSpec};
 
 /// What the model says has to be done.
@@ -23,6 +24,7 @@ enum Failure {
 struct Task {
     id: String,
     seq: u64,
+    submitted: Time,
     spec: TaskSpec,
     running: Option<String>,
     blacklist: Vec<String>,
@@ -56,6 +58,8 @@ struct Engine {
 #[derive(Debug)]
 pub(crate) struct Naive {
     scheme: &'static str,
+    order: &'static str,
+    paused: bool,
     limits: Limits,
     /// Live and dying engines in least-recently-used order.
     engines: Vec<Engine>,
@@ -71,6 +75,8 @@ impl Naive {
     pub(crate) fn new(scheme: &'static str, limits: Limits) -> Self {
         Naive {
             scheme,
+            order: "fifo",
+            paused: false,
             limits,
             engines: vec![],
             ever_up: vec![],
@@ -80,6 +86,26 @@ impl Naive {
             turns: 0,
             deeds: vec![],
         }
+    }
+
+    /// Another scheme, order, limit, or a pause, while everything goes on.
+    pub(crate) fn change(&mut self, scheme: &'static str, order: &'static str, hwm: u32, paused: bool) {
+        (self.scheme, self.order, self.limits.hwm, self.paused) = (scheme, order, hwm, paused);
+        self.settle();
+    }
+
+    /// Who goes first: less, and then the older.
+    fn standing(&self, task: &Task) -> (u64, u64) {
+        let hints = &task.spec.facts.hints;
+        let key = match self.order {
+            "lifo" => !task.seq,
+            "priority" => sortable(-hints.priority),
+            "shortest[size=exact]" => sortable(hints.cost_s.unwrap_or(0.0)),
+            "longest[size=exact]" => sortable(-hints.cost_s.unwrap_or(0.0)),
+            "deadline" => hints.deadline.map_or(u64::MAX, |after| (task.submitted + after).as_ns()),
+            _ => 0,
+        };
+        (key, task.seq)
     }
 
     fn engine(&mut self, uuid: &str) -> Option<&mut Engine> {
@@ -235,6 +261,7 @@ impl Naive {
         let task = Task {
             id: id.to_owned(),
             seq: self.seq,
+            submitted: now,
             running: None,
             blacklist: vec![],
             retries: spec.retries,
@@ -417,9 +444,12 @@ impl Naive {
         }
     }
 
-    /// The oldest startable task and the engine that the scheme gives it. Of the tasks that have been turned away, an engine looks only at
+    /// The first startable task and the engine that the scheme gives it. Of the tasks that have been turned away, an engine looks only at
     /// the one that was turned away first, unless this very event brought one back.
     fn next_start(&self) -> Option<(u64, String)> {
+        if self.paused {
+            return None;
+        }
         let open: Vec<&Engine> = self.engines.iter().filter(|engine| self.is_open(engine)).collect();
         let ready = |task: &&Task| task.running.is_none() && self.met(&task.spec.after) && self.met(&task.spec.follow);
         let startable = |task: &&Task| ready(task) && open.iter().any(|engine| self.may_use(task, &engine.uuid));
@@ -428,7 +458,7 @@ impl Naive {
             let turned = self.tasks.iter().filter(|task| task.turn.is_some() && ready(task) && self.may_use(task, &engine.uuid));
             turned.min_by_key(|task| task.turn)
         };
-        let task = in_order.chain(open.iter().filter_map(first_turned)).min_by_key(|task| task.seq)?;
+        let task = in_order.chain(open.iter().filter_map(first_turned)).min_by_key(|task| self.standing(task))?;
         let mut candidates = open.iter().filter(|engine| self.may_use(task, &engine.uuid));
         let engine = match self.scheme {
             "lru" => candidates.next(),

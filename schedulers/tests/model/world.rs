@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use pointsman_policies::{Rng, Scheme, Time};
-use pointsman_schedulers::task::{Action, Dependency, Event, Limits, ReplyKind, TaskKey, TaskScheduler, TaskSpec};
+use pointsman_policies::admission::Fixed;
+use pointsman_policies::{Axis, Hints, Needs, PolicySpec, Registry, Rng, Scheme, Time};
+use pointsman_schedulers::task::{Action, Dependency, Event, Limits, Measured, ReplyKind, TaskKey, TaskScheduler, TaskSpec};
 
 use super::naive::{Deed, Naive};
 
@@ -31,6 +32,10 @@ pub(crate) struct World {
     answers: Vec<String>,
     submitted: u64,
     story: String,
+    scheme: &'static str,
+    order: &'static str,
+    hwm: u32,
+    paused: bool,
     up: BTreeSet<&'static str>,
 }
 
@@ -54,6 +59,10 @@ impl World {
             answers: Vec::new(),
             submitted: 0,
             story: format!("{limits:?}\n"),
+            scheme: name,
+            order: "fifo",
+            hwm: limits.hwm,
+            paused: false,
             up: BTreeSet::new(),
         }
     }
@@ -69,7 +78,7 @@ impl World {
         if self.machine.poll_timeout().is_some_and(|at| at <= self.now) {
             self.tick()?;
         }
-        match self.rng.below(20) {
+        match self.rng.below(22) {
             0 | 1 => self.engine_up(),
             2 => self.engine_down(),
             3 => self.drain(),
@@ -77,12 +86,18 @@ impl World {
             10..=16 => self.answer(),
             17 => self.send_failed(),
             18 => self.cancel(),
+            19 => self.swap(),
+            20 => {
+                let paused = self.rng.below(4) == 0;
+                self.pause(paused)
+            }
             _ => self.tick(),
         }
     }
 
     /// The healed phase: engines stay and answer everything, and every task that is not out of reach must end.
     pub(crate) fn finish(&mut self) -> Result<(), String> {
+        self.pause(false)?;
         for uuid in UUIDS {
             self.drain_one(uuid, false)?;
             self.up_one(uuid)?;
@@ -105,7 +120,7 @@ impl World {
         }
         let mut uuids: Vec<String> = (0..60).map(|n| format!("fresh{n}")).collect();
         for uuid in uuids.drain(..) {
-            self.machine.handle(self.now, Event::EngineUp { uuid: &uuid });
+            self.machine.handle(self.now, Event::EngineUp { uuid: &uuid, number: 0 });
             if let Some(model) = &mut self.model {
                 model.engine_up(self.now, &uuid);
             }
@@ -128,7 +143,7 @@ impl World {
 
     fn up_one(&mut self, uuid: &'static str) -> Result<(), String> {
         self.up.insert(uuid);
-        self.machine.handle(self.now, Event::EngineUp { uuid });
+        self.machine.handle(self.now, Event::EngineUp { uuid, number: 0 });
         if let Some(model) = &mut self.model {
             model.engine_up(self.now, uuid);
         }
@@ -197,6 +212,11 @@ impl World {
                 spec.timeout = Some(Duration::from_millis(1 + self.rng.below(300) as u64));
             }
             spec.retries = [0, 0, 1, 2, 7][self.rng.below(5)];
+            let (n, m) = (self.rng.below(3), self.rng.below(4));
+            let label = ["", "#prio=1 #tenant=a", "#prio=-2 #cost=3 #tenant=b #weight=2", "#cost=0.5 #deadline=0.1"][m];
+            spec.facts.hints = Hints::parse(label).0;
+            spec.facts.class = n as u64;
+            spec.facts.client = 1 + n as u64;
             Ok(spec)
         };
         self.submitted += 1;
@@ -239,7 +259,9 @@ impl World {
             model.result(self.now, id, engine, kind, answer);
         }
         let payload = Payload::Answer(answer);
-        self.machine.handle(self.now, Event::Result { id, engine, kind, payload });
+        let run = (answer % 3 > 0).then(|| Duration::from_millis(answer % 50));
+        let measured = Measured { run, bytes: answer * 50 };
+        self.machine.handle(self.now, Event::Result { id, engine, kind, payload, measured });
         self.settle(format!("answer {id} from {engine}: {kind:?}"))
     }
 
@@ -267,6 +289,64 @@ impl World {
         }
         self.machine.handle(self.now, Event::Cancel { id: &id });
         self.settle(format!("cancel {id}"))
+    }
+
+    fn pause(&mut self, paused: bool) -> Result<(), String> {
+        self.paused = paused;
+        if let Some(model) = &mut self.model {
+            model.change(self.scheme, self.order, self.hwm, paused);
+        }
+        self.machine.set_paused(self.now, paused);
+        self.settle(format!("paused {paused}"))
+    }
+
+    /// Another policy on one of the axes: one that the model knows, if there is one, else any.
+    fn swap(&mut self) -> Result<(), String> {
+        let registry = Registry::builtin();
+        let any = |rng: &mut Rng, axis: Axis| {
+            let names: Vec<&str> = registry.on(axis).map(|entry| entry.name).collect();
+            PolicySpec::named(names[rng.below(names.len())])
+        };
+        let known = self.model.is_some();
+        let what = match self.rng.below(3) {
+            0 => {
+                self.scheme = ["leastload", "lru"][self.rng.below(2)];
+                let spec = if known { PolicySpec::named(self.scheme) } else { any(&mut self.rng, Axis::Placement) };
+                if let Some(model) = &mut self.model {
+                    model.change(self.scheme, self.order, self.hwm, self.paused);
+                }
+                self.machine.set_scheme(self.now, registry.build(&spec).unwrap());
+                spec.to_string()
+            }
+            1 => {
+                let orders = ["fifo", "lifo", "priority", "shortest[size=exact]", "longest[size=exact]", "deadline"];
+                self.order = orders[self.rng.below(orders.len())];
+                let spec = if known { self.order.parse().unwrap() } else { any(&mut self.rng, Axis::Order) };
+                if let Some(model) = &mut self.model {
+                    model.change(self.scheme, self.order, self.hwm, self.paused);
+                }
+                self.machine.set_order(self.now, registry.build_order(&spec).unwrap());
+                spec.to_string()
+            }
+            _ => {
+                self.hwm = self.rng.below(4) as u32;
+                if let Some(model) = &mut self.model {
+                    model.change(self.scheme, self.order, self.hwm, self.paused);
+                }
+                if known {
+                    self.machine.set_admission(self.now, Box::new(Fixed::new(self.hwm)));
+                    format!("hwm {}", self.hwm)
+                } else {
+                    let spec = any(&mut self.rng, Axis::Admission);
+                    self.machine.set_admission(self.now, registry.build_admission(&spec).unwrap());
+                    spec.to_string()
+                }
+            }
+        };
+        if self.machine.needs().contains(Needs::SOFT_FOLLOW) {
+            let _ = writeln!(self.story, "(follow is a wish)");
+        }
+        self.settle(format!("swap to {what}"))
     }
 
     fn tick(&mut self) -> Result<(), String> {

@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use pointsman_core::net::Clock;
 use pointsman_core::peer::{Client, Engine, EngineHandle, Reply, TaskRequest};
-use pointsman_policies::{Registry, SchemeSpec};
+use pointsman_policies::{PolicySpec, Registry};
 use pointsman_schedulers::task::graph::Workflow;
 use serde_json::json;
 
@@ -37,7 +37,7 @@ pub(super) struct Options {
     tile_rows: usize,
     /// Schemes to compare.
     #[arg(long, value_delimiter = ';', default_values = ["leastload", "twobin"])]
-    schemes: Vec<SchemeSpec>,
+    schemes: Vec<PolicySpec>,
     /// Most tasks in flight on an engine. At 1 all schemes place alike.
     #[arg(long, default_value_t = 2)]
     hwm: u32,
@@ -101,7 +101,7 @@ fn show(options: &Options, registry: &Registry) -> anyhow::Result<()> {
 fn run_once(
     options: &Options,
     registry: &Registry,
-    scheme: &SchemeSpec,
+    scheme: &PolicySpec,
     engines: usize,
     plan: &[cholesky::Step],
     graph: &Workflow,

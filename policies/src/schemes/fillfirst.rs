@@ -1,0 +1,55 @@
+//! The first engine with room, in the order of places: fills one before it uses the next, so that the rest can be switched off.
+//! Source: first fit, as packing; "fill first" of HAProxy's `first` and of energy-aware placement (Pinheiro et al. 2001).
+
+use super::roundrobin::check_slots;
+use super::{NoParameters, engine_or_defer};
+use crate::index::SlotSet;
+use crate::{Candidates, Cx, EngineIx, Named, Pick, PolicyError, Request, Roster, Scheme};
+
+/// The scheme `fillfirst`.
+#[derive(Clone, Debug, Default)]
+pub struct FillFirst {
+    open: SlotSet,
+}
+
+impl Scheme for FillFirst {
+    fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
+        let found = match request.candidates {
+            Candidates::All => self.open.select(0),
+            Candidates::Only(list) => list.iter().copied().min(),
+            Candidates::Except(list) => {
+                let mut found = self.open.select(0);
+                while let Some(engine) = found.filter(|engine| list.contains(engine)) {
+                    found = self.open.next_from(engine.slot() + 1);
+                }
+                found
+            }
+        };
+        if let Some(engine) = found {
+            cx.consider(engine, |_| engine.slot() as f64);
+        }
+        engine_or_defer(found)
+    }
+
+    fn on_open(&mut self, _cx: &mut Cx<'_>, engine: EngineIx) {
+        self.open.insert(engine);
+    }
+
+    fn on_close(&mut self, _cx: &mut Cx<'_>, engine: EngineIx) {
+        self.open.remove(engine);
+    }
+
+    fn check(&self, roster: &Roster) -> Result<(), String> {
+        check_slots(&self.open, roster)
+    }
+}
+
+impl Named for FillFirst {
+    const NAME: &'static str = "fillfirst";
+    const SUMMARY: &'static str = "the first engine with room, so that the others stay free; wants a limit (hwm)";
+    const SOURCE: &'static str = "first fit; Pinheiro et al. 2001";
+    type Config = NoParameters;
+    fn build(_: NoParameters) -> Result<Self, PolicyError> {
+        Ok(FillFirst::default())
+    }
+}

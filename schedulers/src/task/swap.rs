@@ -1,0 +1,149 @@
+//! Policies changed while tasks wait and run: the new one is told the present as if it had been there from the start, and nothing is
+//! lost, sent twice, or moved from where it is.
+
+use pointsman_policies::{Admission, AdmissionCx, Candidates, EngineIx, Needs, Order, Request, Scheme, Time};
+
+use super::TaskKey;
+use super::machine::TaskScheduler;
+use super::rank::Inputs;
+use super::state::State;
+
+impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
+    /// Puts another scheme in the place of this one, which it returns. O(engines + tasks in flight), and O(tasks waiting) where the two
+    /// treat `follow` differently.
+    pub fn set_scheme(&mut self, now: Time, scheme: S) -> S {
+        let running = self.running_in_order();
+        let facts: Vec<_> = running.iter().map(|&(key, _)| self.tasks[key].facts).collect();
+        let no_inputs = Inputs::new();
+        let requests: Vec<(EngineIx, Request<'_>)> = running
+            .iter()
+            .zip(&facts)
+            .map(|(&(key, ix), facts)| {
+                let task = &self.tasks[key];
+                (ix, Request::new(Candidates::All).attempt(task.attempt).task(task.view(facts, &no_inputs)))
+            })
+            .collect();
+        let tasks = &mut self.tasks;
+        let former = self.placement.replace(now, scheme, &requests, |index, new| {
+            if let State::Running { ticket, .. } = &mut tasks[running[index].0].state {
+                *ticket = new;
+            }
+        });
+        self.sum_needs();
+        self.set_soft_follow(now);
+        self.look_at_all();
+        self.settle(now);
+        former
+    }
+
+    /// Puts another order in the place of this one: every waiting task is ranked anew, and those in flight are charged to their lanes.
+    /// O(tasks).
+    pub fn set_order(&mut self, now: Time, order: Box<dyn Order>) {
+        self.order_needs = order.needs();
+        self.order = order;
+        self.sum_needs();
+        self.waiting = 0;
+        self.ready.clear();
+        for id in self.engines.ids().map(super::EngineId) {
+            self.engines.get_mut(id).parked.clear();
+        }
+        self.set_growth(self.order_needs);
+        for (key, _) in self.running_in_order() {
+            let rank = self.ask_rank(now, key);
+            self.tasks[key].rank = rank;
+            self.tell_waiting(now, rank.lane);
+            self.tasks[key].order_ticket = self.tell_dispatched(now, key);
+        }
+        for key in self.waiting_in_order() {
+            let rank = self.ask_rank(now, key);
+            let task = &mut self.tasks[key];
+            task.rank = rank;
+            task.epoch += 1;
+            self.tell_waiting(now, rank.lane);
+            self.enter_queues(key);
+        }
+        self.look_at_all();
+        self.settle(now);
+    }
+
+    /// Puts another admission policy in the place of this one, and its limits on every engine. What is in flight stays. O(engines).
+    pub fn set_admission(&mut self, now: Time, admission: Box<dyn Admission>) {
+        self.admission = admission;
+        self.sum_needs();
+        let live: Vec<EngineIx> = self.placement.roster().live_engines().collect();
+        for ix in live {
+            let hwm = self.admission.on_join(&AdmissionCx::new(now, self.placement.roster()), ix);
+            if self.placement.set_hwm(now, ix, hwm) {
+                self.turn.opened.push(self.engines.at(ix));
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Stops sending tasks, or goes on. What is in flight is answered as ever.
+    pub fn set_paused(&mut self, now: Time, paused: bool) {
+        self.paused = paused;
+        self.look_at_all();
+        self.settle(now);
+    }
+
+    /// Whether it sends nothing at the moment.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Everything that any of the policies looks at: what a driver has to measure.
+    pub fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    fn sum_needs(&mut self) {
+        self.needs = self.placement.needs() | self.order_needs | self.admission.needs();
+    }
+
+    /// Every open engine may have something to do now. O(engines).
+    fn look_at_all(&mut self) {
+        let open: Vec<EngineIx> = self.placement.roster().open_engines().collect();
+        self.turn.opened.extend(open.into_iter().map(|ix| self.engines.at(ix)));
+    }
+
+    /// Tasks in flight with their engines, in the order in which they were sent.
+    fn running_in_order(&self) -> Vec<(TaskKey, EngineIx)> {
+        let mut running: Vec<(u64, TaskKey, EngineIx)> = Vec::new();
+        for (key, task) in &self.tasks {
+            if let State::Running { ix, dispatch, .. } = task.state {
+                running.push((dispatch, key, ix));
+            }
+        }
+        running.sort_unstable_by_key(|&(dispatch, ..)| dispatch);
+        running.into_iter().map(|(_, key, ix)| (key, ix)).collect()
+    }
+
+    /// Tasks that only lack an engine, oldest first.
+    fn waiting_in_order(&self) -> Vec<TaskKey> {
+        let mut waiting: Vec<(u64, TaskKey)> =
+            self.tasks.iter().filter(|(_, task)| task.state.is_waiting_for_engine()).map(|(key, task)| (task.seq, key)).collect();
+        waiting.sort_unstable();
+        waiting.into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// Whether `follow` is a wish or a limit is up to the scheme: where that has changed, tasks that follow others wait elsewhere now.
+    fn set_soft_follow(&mut self, now: Time) {
+        let soft = self.placement.needs().contains(Needs::SOFT_FOLLOW);
+        if soft == self.soft_follow {
+            return;
+        }
+        let following: Vec<TaskKey> = self.waiting_in_order().into_iter().filter(|&key| !self.tasks[key].follow.empty).collect();
+        for &key in &following {
+            self.withdraw(now, key);
+        }
+        self.soft_follow = soft;
+        for key in following {
+            self.release_if_met(now, key);
+        }
+        let all: Vec<TaskKey> = self.tasks.keys().collect();
+        for key in all {
+            self.end_if_hopeless(now, key);
+        }
+    }
+}
