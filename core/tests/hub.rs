@@ -24,6 +24,7 @@ struct World {
     buffers: usize,
     state: EnginesState,
     dask: Vec<(u64, DaskOrder)>,
+    errands: Vec<(u64, Value)>,
 }
 
 fn session(id: &str) -> Session {
@@ -47,6 +48,7 @@ impl World {
             buffers: 0,
             state: EnginesState::default(),
             dask: vec![],
+            errands: vec![],
         };
         world.pass(Duration::ZERO);
         world
@@ -86,6 +88,7 @@ impl World {
                 }
                 Action::EnginesChanged => self.state = self.hub.engines_state(),
                 Action::Dask(number, order) => self.dask.push((number, order)),
+                Action::Errand(number, content) => self.errands.push((number, content)),
                 Action::Reject(reason) => self.rejected.push(reason),
                 Action::Stop => self.stopped = true,
             }
@@ -316,6 +319,31 @@ fn a_dask_scheduler_is_started_only_where_that_is_allowed() {
     world.event(Event::Dask(number, Ok(Some(address))));
     let expected = json!({"status": "ok", "ip": "127.0.0.1", "address": "tcp://127.0.0.1:1", "port": 1});
     assert_eq!(world.said, [("become_dask_reply".to_owned(), expected)]);
+}
+
+#[test]
+fn errands_are_passed_on_and_answered_and_records_say_under_which_policies() {
+    let mut world = World::new();
+    let (msg_type, answer) = world.ask("pointsman_request", json!([1]));
+    assert_eq!((msg_type.as_str(), &answer["ename"]), ("pointsman_reply", &json!("TypeError")));
+    world.ask("pointsman_request", json!({"action": "show", "anything": [1]}));
+    let (number, content) = world.errands.pop().unwrap();
+    assert_eq!(content, json!({"action": "show", "anything": [1]}));
+    world.event(Event::Errand(number, Ok(json!({"a": 1}))));
+    assert_eq!(world.said, [("pointsman_reply".to_owned(), json!({"status": "ok", "a": 1}))]);
+    world.event(Event::Errand(number, Ok(json!({"a": 2})))); // nobody waits any more
+    world.ask("pointsman_request", json!({}));
+    let (number, _) = world.errands.pop().unwrap();
+    world.event(Event::Errand(number, Err("no".into())));
+    assert_eq!(world.said[0].1["evalue"], "no");
+
+    world.engine("a");
+    let before = world.done_task("a");
+    world.event(Event::Policies("placement \"lru\"".into()));
+    let after = world.done_task("a");
+    assert_eq!(world.result(&before)["result_metadata"].get("policies"), None);
+    assert_eq!(world.result(&after)["result_metadata"]["policies"], "placement \"lru\"");
+    assert_eq!(world.result(&after)["result_metadata"]["status"], "ok");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::facts::Hints;
 use crate::{
-    Candidates, Chosen, Ending, EngineIx, Input, Joining, Outcome, Placement, Request, Rng, Scheme, TaskFacts, TaskView, Ticket,
+    Candidates, Chosen, Ending, EngineIx, InFlight, Input, Joining, Outcome, Placement, Request, Rng, Scheme, TaskFacts, TaskView, Ticket,
     Time,
 };
 
@@ -47,7 +47,7 @@ pub fn memory<S: Scheme>(make: impl Fn() -> S, engines: usize, allocated: impl F
         placement.wake(now);
         if let Chosen::Engine(engine) = placement.pick(now, &request) {
             let ticket = placement.dispatch(now, engine, &request);
-            running.push_back(InFlight { engine, ticket, facts, since: now });
+            running.push_back(Sent { engine, ticket, facts, since: now });
         }
         if running.len() > 2 * engines
             && let Some(task) = running.pop_front()
@@ -62,7 +62,7 @@ pub fn memory<S: Scheme>(make: impl Fn() -> S, engines: usize, allocated: impl F
     if grown <= held + 1024 { Ok(()) } else { Err(format!("held {held} bytes after 5000 tasks, {grown} after 20000")) }
 }
 
-struct InFlight {
+struct Sent {
     engine: EngineIx,
     ticket: Ticket,
     facts: TaskFacts,
@@ -88,7 +88,7 @@ fn play<S: Scheme>(
     let mut world = Rng::stream(seed, "world");
     let mut placement = Placement::new(make(), seed);
     let mut live: Vec<EngineIx> = Vec::new();
-    let mut running: Vec<InFlight> = Vec::new();
+    let mut running: Vec<Sent> = Vec::new();
     let mut picks = Vec::new();
     let mut now = Time::ZERO;
     for step in 0..steps {
@@ -102,7 +102,7 @@ fn play<S: Scheme>(
             2 if !live.is_empty() && world.below(3) == 0 => {
                 let gone = live.swap_remove(world.below(live.len()));
                 placement.set_barred(now, gone, true);
-                let lost: Vec<InFlight> = running.extract_if(.., |task| task.engine == gone).collect();
+                let lost: Vec<Sent> = running.extract_if(.., |task| task.engine == gone).collect();
                 for task in lost {
                     end(&mut placement, now, &task, Ending::Lost);
                 }
@@ -126,9 +126,9 @@ fn play<S: Scheme>(
                 end(&mut placement, now, &task, ending);
             }
             13 if world.below(4) == 0 => {
-                let requests: Vec<_> = running.iter().map(|task| (task.engine, of_task(task))).collect();
+                let sent: Vec<InFlight<'_>> = running.iter().map(in_flight).collect();
                 let mut tickets = vec![None; running.len()];
-                placement.replace(now, make(), &requests, |index, ticket| tickets[index] = Some(ticket));
+                placement.replace(now, make(), &sent, |index, ticket| tickets[index] = Some(ticket));
                 for (task, ticket) in running.iter_mut().zip(tickets) {
                     task.ticket = ticket.ok_or_else(|| at("a task in flight got no ticket at a takeover"))?;
                 }
@@ -177,7 +177,7 @@ fn play<S: Scheme>(
                     Chosen::Engine(engine) => {
                         picks.push(engine);
                         let ticket = placement.dispatch(now, engine, &request);
-                        running.push(InFlight { engine, ticket, facts, since: now });
+                        running.push(Sent { engine, ticket, facts, since: now });
                     }
                     Chosen::Defer { .. } if !deferring => return Err(at("deferred although an engine was open")),
                     Chosen::Defer { until } if until.is_some_and(|until| until <= now) => {
@@ -192,11 +192,12 @@ fn play<S: Scheme>(
     Ok(picks)
 }
 
-fn of_task(task: &InFlight) -> Request<'_> {
-    Request::new(Candidates::All).task(TaskView::new(&task.facts).at(task.since, task.since))
+fn in_flight(task: &Sent) -> InFlight<'_> {
+    let request = Request::new(Candidates::All).task(TaskView::new(&task.facts).at(task.since, task.since));
+    InFlight { engine: task.engine, ticket: task.ticket, request }
 }
 
-fn end<S: Scheme>(placement: &mut Placement<S>, now: Time, task: &InFlight, ending: Ending) {
+fn end<S: Scheme>(placement: &mut Placement<S>, now: Time, task: &Sent, ending: Ending) {
     let latency = now.since(task.since);
     let mut outcome = Outcome::new(task.ticket, ending, latency);
     outcome.run = Some(latency / 2);

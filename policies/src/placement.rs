@@ -1,6 +1,7 @@
 //! A scheme and its roster, kept in step: every change goes through here, so hooks come in the promised order and a scheme that
 //! answers with a closed or forbidden engine is caught before anything is sent. It never decides anything itself.
 
+use crate::shadow::{ShadowReport, Shadows, Stopwatch};
 use crate::{
     AdmissionCx, Candidates, Considered, Cx, EngineIx, Joining, Learned, Needs, Outcome, Pick, Request, Rng, Roster, Scheme,
     Ticket, Time,
@@ -15,7 +16,52 @@ pub struct Placement<S> {
     rng: Rng,
     learned: Learned,
     trace: Vec<Considered>,
+    /// Boxed, as there are none mostly.
+    shadows: Option<Box<Shadows>>,
+    seed: u64,
     faults: u64,
+}
+
+/// A task at an engine, for a scheme that takes over.
+#[derive(Clone, Copy, Debug)]
+pub struct InFlight<'a> {
+    /// Where it is.
+    pub engine: EngineIx,
+    /// The ticket of its dispatch.
+    pub ticket: Ticket,
+    /// The task.
+    pub request: Request<'a>,
+}
+
+/// Tells a scheme of every engine and of every task in flight as if it had been there from the start.
+#[allow(clippy::too_many_arguments, reason = "the parts of a placement, borrowed one by one")]
+pub(crate) fn tell_the_past<S: Scheme + ?Sized>(
+    now: Time,
+    scheme: &mut S,
+    needs: Needs,
+    rng: &mut Rng,
+    roster: &Roster,
+    learned: &Learned,
+    running: &[InFlight<'_>],
+    mut hand_out: impl FnMut(usize, Ticket),
+) {
+    let mut past = roster.idle_copy();
+    let live: Vec<EngineIx> = past.live_engines().collect();
+    for &engine in &live {
+        let cx = &mut Cx { now, roster: &past, rng, learned, trace: None };
+        scheme.on_join(cx, engine);
+        scheme.on_open(cx, engine);
+    }
+    for (index, InFlight { engine, request, .. }) in running.iter().enumerate() {
+        past.replayed(*engine);
+        let cx = &mut Cx { now, roster: &past, rng, learned, trace: None };
+        hand_out(index, scheme.on_dispatch(cx, *engine, &request.shown(needs)));
+    }
+    for engine in live {
+        if !roster.is_open(engine) {
+            scheme.on_close(&mut Cx { now, roster, rng, learned, trace: None }, engine);
+        }
+    }
 }
 
 /// A checked decision.
@@ -42,45 +88,51 @@ impl<S: Scheme> Placement<S> {
             rng: Rng::stream(seed, "scheme"),
             learned: Learned::default(),
             trace: Vec::new(),
+            shadows: None,
+            seed,
             faults: 0,
         }
     }
 
     /// Puts another scheme in the place of this one. It is told of every engine and of every task in flight (`running`, in the order of
-    /// dispatch) as if it had been there from the start, and gives each task its ticket through `hand_out`, with the index in `running`.
+    /// dispatch, with the tickets they have) as if it had been there from the start; `hand_out` gets the new ticket of each, by its index.
     /// Draws go on where they were. Returns the old scheme. O(engines + tasks in flight).
-    pub fn replace(
-        &mut self,
-        now: Time,
-        scheme: S,
-        running: &[(EngineIx, Request<'_>)],
-        mut hand_out: impl FnMut(usize, Ticket),
-    ) -> S {
+    pub fn replace(&mut self, now: Time, scheme: S, running: &[InFlight<'_>], mut hand_out: impl FnMut(usize, Ticket)) -> S {
         self.needs = scheme.needs();
         let former = std::mem::replace(&mut self.scheme, scheme);
-        let mut past = self.roster.idle_copy();
-        let live: Vec<EngineIx> = past.live_engines().collect();
-        let Placement { scheme, rng, learned, needs, roster, .. } = self;
-        macro_rules! cx {
-            () => {
-                &mut Cx { now, roster: &past, rng, learned, trace: None }
-            };
-        }
-        for &engine in &live {
-            scheme.on_join(cx!(), engine);
-            scheme.on_open(cx!(), engine);
-        }
-        for (index, (engine, request)) in running.iter().enumerate() {
-            past.replayed(*engine);
-            let ticket = scheme.on_dispatch(cx!(), *engine, &request.shown(*needs));
-            hand_out(index, ticket);
-        }
-        for engine in live {
-            if !roster.is_open(engine) {
-                scheme.on_close(&mut Cx { now, roster, rng, learned, trace: None }, engine);
-            }
-        }
+        let Placement { scheme, rng, learned, needs, roster, shadows, .. } = self;
+        tell_the_past(now, scheme, *needs, rng, roster, learned, running, |index, ticket| match shadows {
+            Some(shadows) => shadows.set_own_ticket(running[index].ticket, ticket),
+            None => hand_out(index, ticket),
+        });
         former
+    }
+
+    /// Lets other schemes decide on the same state without acting, instead of those that do. They are told the past as in
+    /// [`replace`](Self::replace); tasks in flight get other tickets. `stopwatch` measures what they cost. O(shadows * (engines + tasks)).
+    pub fn set_shadows(
+        &mut self,
+        now: Time,
+        schemes: Vec<(String, Box<dyn Scheme>)>,
+        stopwatch: Option<Stopwatch>,
+        running: &[InFlight<'_>],
+        mut hand_out: impl FnMut(usize, Ticket),
+    ) {
+        let former = self.shadows.take();
+        let own = |ticket: Ticket| former.as_ref().map_or(ticket, |shadows| shadows.own_ticket(ticket));
+        let mut shadows = Box::new(Shadows::new(schemes, self.seed));
+        shadows.stopwatch = stopwatch;
+        if shadows.is_empty() {
+            return running.iter().enumerate().for_each(|(index, task)| hand_out(index, own(task.ticket)));
+        }
+        let owned: Vec<Ticket> = running.iter().map(|task| own(task.ticket)).collect();
+        shadows.tell_past(now, &self.roster, &self.learned, running, &owned, &mut hand_out);
+        self.shadows = Some(shadows);
+    }
+
+    /// What came of the shadows so far.
+    pub fn shadow_reports(&self) -> impl Iterator<Item = &ShadowReport> {
+        self.shadows.iter().flat_map(|shadows| shadows.reports())
     }
 
     /// What has been learned of classes and engines.
@@ -96,6 +148,11 @@ impl<S: Scheme> Placement<S> {
     /// What the scheme looks at.
     pub fn needs(&self) -> Needs {
         self.needs
+    }
+
+    /// What the scheme and its shadows look at together.
+    pub fn all_needs(&self) -> Needs {
+        self.needs | self.shadows.as_ref().map_or(Needs::empty(), |shadows| shadows.needs())
     }
 
     /// The engines.
@@ -118,12 +175,25 @@ impl<S: Scheme> Placement<S> {
         hook(scheme, &mut Cx { now, roster, rng, learned, trace: None });
     }
 
+    fn tell_shadows(&mut self, now: Time, hook: impl Fn(&mut dyn Scheme, &mut Cx<'_>)) {
+        let Placement { shadows, roster, learned, .. } = self;
+        if let Some(shadows) = shadows {
+            shadows.tell(now, roster, learned, hook);
+        }
+    }
+
     /// Tells the scheme if `change` opened or closed `engine`. Returns whether it is open now and was not before.
     fn tell_change(&mut self, now: Time, engine: EngineIx, was_open: bool) -> bool {
         let is_open = self.roster.is_open(engine);
         match (was_open, is_open) {
-            (false, true) => self.tell(now, |scheme, cx| scheme.on_open(cx, engine)),
-            (true, false) => self.tell(now, |scheme, cx| scheme.on_close(cx, engine)),
+            (false, true) => {
+                self.tell(now, |scheme, cx| scheme.on_open(cx, engine));
+                self.tell_shadows(now, |scheme, cx| scheme.on_open(cx, engine));
+            }
+            (true, false) => {
+                self.tell(now, |scheme, cx| scheme.on_close(cx, engine));
+                self.tell_shadows(now, |scheme, cx| scheme.on_close(cx, engine));
+            }
             _ => {}
         }
         is_open && !was_open
@@ -146,6 +216,7 @@ impl<S: Scheme> Placement<S> {
         self.roster.set_hwm(engine, hwm);
         self.learned.forget_engine(engine);
         self.tell(now, |scheme, cx| scheme.on_join(cx, engine));
+        self.tell_shadows(now, |scheme, cx| scheme.on_join(cx, engine));
         self.tell_change(now, engine, false);
         engine
     }
@@ -158,6 +229,7 @@ impl<S: Scheme> Placement<S> {
         self.set_barred(now, engine, true);
         self.roster.leave(engine);
         self.tell(now, |scheme, cx| scheme.on_leave(cx, engine));
+        self.tell_shadows(now, |scheme, cx| scheme.on_leave(cx, engine));
     }
 
     /// Bars an engine from new work (draining, lost) or admits it again. Returns whether this opened it.
@@ -185,6 +257,7 @@ impl<S: Scheme> Placement<S> {
         if !self.any_open(&request.candidates) {
             return (Chosen::NoneOpen, &self.trace);
         }
+        let whole = request;
         let request = &request.shown(self.needs);
         let trace = traced.then_some(&mut self.trace);
         let mut cx = Cx { now, roster: &self.roster, rng: &mut self.rng, learned: &self.learned, trace };
@@ -196,6 +269,9 @@ impl<S: Scheme> Placement<S> {
             }
             Pick::Defer { until } => Chosen::Defer { until },
         };
+        if let (Some(shadows), Chosen::Engine(engine)) = (&mut self.shadows, chosen) {
+            shadows.compare(now, &self.roster, &self.learned, whole, engine);
+        }
         (chosen, &self.trace)
     }
 
@@ -215,8 +291,11 @@ impl<S: Scheme> Placement<S> {
         let was_open = self.roster.is_open(engine);
         self.roster.dispatched(engine);
         let mut ticket = Ticket::default();
-        let request = request.shown(self.needs);
-        self.tell(now, |scheme, cx| ticket = scheme.on_dispatch(cx, engine, &request));
+        let shown = request.shown(self.needs);
+        self.tell(now, |scheme, cx| ticket = scheme.on_dispatch(cx, engine, &shown));
+        if let Some(shadows) = &mut self.shadows {
+            ticket = shadows.dispatched(now, &self.roster, &self.learned, engine, request, ticket);
+        }
         self.tell_change(now, engine, was_open);
         ticket
     }
@@ -225,7 +304,18 @@ impl<S: Scheme> Placement<S> {
     pub fn outcome(&mut self, now: Time, engine: EngineIx, outcome: &Outcome) -> bool {
         let was_open = self.roster.is_open(engine);
         self.roster.released(engine);
-        self.tell(now, |scheme, cx| scheme.on_outcome(cx, engine, outcome));
+        match self.shadows.take() {
+            None => self.tell(now, |scheme, cx| scheme.on_outcome(cx, engine, outcome)),
+            Some(mut shadows) => {
+                let tickets = shadows.take_tickets(outcome.ticket);
+                let own = Outcome { ticket: tickets.first().copied().unwrap_or_default(), ..*outcome };
+                self.tell(now, |scheme, cx| scheme.on_outcome(cx, engine, &own));
+                shadows.ended(now, &self.roster, &self.learned, &tickets, |scheme, cx, ticket| {
+                    scheme.on_outcome(cx, engine, &Outcome { ticket, ..*outcome });
+                });
+                self.shadows = Some(shadows);
+            }
+        }
         self.tell_change(now, engine, was_open)
     }
 
@@ -239,6 +329,11 @@ impl<S: Scheme> Placement<S> {
         if self.scheme.next_wake().is_some_and(|at| at <= now) {
             self.tell(now, Scheme::on_wake);
         }
+        self.tell_shadows(now, |scheme, cx| {
+            if scheme.next_wake().is_some_and(|at| at <= cx.now) {
+                scheme.on_wake(cx);
+            }
+        });
     }
 
     /// The scheme's own check of its index. O(n).
@@ -246,6 +341,7 @@ impl<S: Scheme> Placement<S> {
     /// # Errors
     /// Says what differs from the roster.
     pub fn check(&self) -> Result<(), String> {
-        self.scheme.check(&self.roster)
+        self.scheme.check(&self.roster)?;
+        self.shadows.as_ref().map_or(Ok(()), |shadows| shadows.check(&self.roster))
     }
 }

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 /// assert_eq!(table, spec);
 /// let spec: PolicySpec = r#"fair[by=tenant, weights={"a": 2, "b": 1}]"#.parse()?;
 /// assert_eq!(spec.parameters()["weights"]["a"], 2);
+/// assert_eq!(spec.to_string(), r#"fair[by=tenant,weights={"a":2,"b":1}]"#);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,11 +109,21 @@ impl FromStr for PolicySpec {
     }
 }
 
+/// Whether a string is read as itself without quotes.
+fn is_plain_word(word: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-' || c == '.';
+    !word.is_empty() && word.chars().all(plain) && serde_json::from_str::<Value>(word).is_err()
+}
+
 impl fmt::Display for PolicySpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
         for (n, (key, value)) in self.parameters.iter().enumerate() {
-            write!(f, "{}{key}={value}", if n == 0 { '[' } else { ',' })?;
+            f.write_str(if n == 0 { "[" } else { "," })?;
+            match value {
+                Value::String(word) if is_plain_word(word) => write!(f, "{key}={word}")?,
+                value => write!(f, "{key}={value}")?,
+            }
         }
         f.write_str(if self.parameters.is_empty() { "" } else { "]" })
     }
@@ -120,6 +131,9 @@ impl fmt::Display for PolicySpec {
 
 impl Serialize for PolicySpec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.parameters.is_empty() {
+            return serializer.serialize_str(&self.name);
+        }
         let mut table = Map::new();
         table.insert("name".into(), Value::String(self.name.clone()));
         table.extend(self.parameters.clone());

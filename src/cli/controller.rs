@@ -3,14 +3,15 @@
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use pointsman_policies::Registry;
-use signal_hook::consts::{SIGABRT, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGABRT, SIGHUP, SIGINT, SIGTERM};
 
 use super::failed;
 use crate::config::{Arguments, Config, ConfigError, Special, read_arguments};
-use crate::controller::{Controller, Ending};
+use crate::controller::{Controller, Ending, PolicyDesk};
 
 /// The version of ipyparallel whose behaviour this controller follows, which is what launchers ask for.
 const FOLLOWS_IPYPARALLEL: &str = "9.2.0";
@@ -27,7 +28,12 @@ Runs a controller for IPython Parallel engines and clients. Takes ipcontroller's
   --ssh, --enginessh     user@host through which clients, engines reach it
   --ping MS              time between heartbeats (3000)
   --scheme SCHEME        which engine gets a task: NAME or NAME[key=value,...]; see pointsman schemes
-  --hwm N                most tasks in flight on an engine, 0 for no limit (1)
+  --hwm N                most tasks in flight on an engine, 0 for no limit (1); or --admission POLICY
+  --order ORDER, --rebalance POLICY
+                         which task goes next (fifo), and whether it is left where it was sent (none)
+  --shadow SCHEME        a scheme that decides without acting, to be compared; any number of them
+  --log-decisions N      keep the last N decisions with their reasons, for pointsman explain
+  --seed N               of all random choices
   --profile NAME, --profile-dir DIR, --ipython-dir DIR, --cluster-id ID
                          where connection files go and what they are called
   --dictdb, --sqlitedb, --mongodb, --nodb
@@ -51,7 +57,7 @@ profile. Options of this program's own are in pointsman.toml; --init writes one 
 ";
 
 /// Runs a controller until it is asked to stop.
-pub(super) fn run(arguments: &[String], registry: &Registry) -> ExitCode {
+pub(super) fn run(arguments: &[String], registry: &Arc<Registry>) -> ExitCode {
     let read = match read_arguments(arguments, &|name| std::env::var(name).ok()) {
         Ok(read) => read,
         Err(error @ ConfigError::Option(_)) => {
@@ -62,7 +68,7 @@ pub(super) fn run(arguments: &[String], registry: &Registry) -> ExitCode {
     };
     let outcome = match read.special {
         Some(special) => show(special, &read.config),
-        None => serve(&read, registry),
+        None => serve(&read, arguments, registry),
     };
     outcome.unwrap_or_else(|error| failed(&error))
 }
@@ -81,7 +87,7 @@ fn show(special: Special, config: &Config) -> anyhow::Result<ExitCode> {
             }
             std::fs::create_dir_all(&profile)?;
             let mut plain = Config::default();
-            plain.scheduler.hwm = Some(1);
+            plain.policy.set_hwm(1);
             std::fs::write(&path, toml::to_string(&plain)?)?;
             println!("wrote {}", path.display());
         }
@@ -89,7 +95,7 @@ fn show(special: Special, config: &Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn serve(read: &Arguments, registry: &Registry) -> anyhow::Result<ExitCode> {
+fn serve(read: &Arguments, arguments: &[String], registry: &Arc<Registry>) -> anyhow::Result<ExitCode> {
     let config = &read.config;
     if let Some(folder) = &config.controller.work_dir {
         std::env::set_current_dir(folder).with_context(|| format!("--work-dir {}", folder.display()))?;
@@ -103,6 +109,8 @@ fn serve(read: &Arguments, registry: &Registry) -> anyhow::Result<ExitCode> {
     for signal in [SIGINT, SIGTERM, SIGABRT] {
         signal_hook::low_level::pipe::register(signal, signal_in.try_clone()?)?;
     }
+    let (reload_in, reload_out) = UnixStream::pair()?;
+    signal_hook::low_level::pipe::register(SIGHUP, reload_in)?;
     let controller = Controller::start(config, registry)?;
     let stopper = controller.stopper();
     std::thread::Builder::new().name("signals".into()).spawn(move || {
@@ -110,6 +118,13 @@ fn serve(read: &Arguments, registry: &Registry) -> anyhow::Result<ExitCode> {
         if std::io::Read::read_exact(&mut &signal_out, &mut byte).is_ok() {
             tracing::info!("stopping on a signal");
             stopper.stop();
+        }
+    })?;
+    let (desk, arguments, started) = (controller.policies(), arguments.to_vec(), config.clone());
+    std::thread::Builder::new().name("reload".into()).spawn(move || {
+        let mut byte = [0; 1];
+        while std::io::Read::read_exact(&mut &reload_out, &mut byte).is_ok() {
+            reload(&desk, &arguments, &started);
         }
     })?;
     let ending = controller.wait();
@@ -125,6 +140,26 @@ fn serve(read: &Arguments, registry: &Registry) -> anyhow::Result<ExitCode> {
             eprintln!("pointsman: a part of the controller died: {reason}");
             std::process::exit(1)
         }
+    }
+}
+
+/// SIGHUP: the policies of the files as they are now. Everything else is read at the start alone.
+fn reload(desk: &PolicyDesk, arguments: &[String], started: &Config) {
+    let env = |name: &str| std::env::var(name).ok();
+    let outcome = read_arguments(arguments, &env).map_err(anyhow::Error::from).and_then(|read| {
+        let mut rest = read.config.clone();
+        rest.policy = started.policy.clone();
+        // Without a key of its own each reading makes another.
+        rest.session.key = started.session.key.clone();
+        if rest != *started {
+            tracing::warn!("settings other than [policy] have changed: they take effect when the controller is started again");
+        }
+        desk.reload(&read.config.policy)
+    });
+    match outcome {
+        Ok(true) => {}
+        Ok(false) => tracing::info!("reloaded: the policies are as they were"),
+        Err(error) => tracing::error!("not reloaded, the policies stay: {error:#}"),
     }
 }
 

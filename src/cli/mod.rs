@@ -1,11 +1,14 @@
 //! The command line: one file for each subcommand.
 
+mod connection;
 mod controller;
 mod demo;
 mod engine;
+mod policy;
 mod schemes;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use pointsman_policies::Registry;
@@ -31,17 +34,24 @@ enum Command {
     Engine(engine::Options),
     /// See it work: a controller, engines and a real graph of tasks, under two schemes.
     Demo(demo::Options),
-    /// List the schemes that can be chosen, with their parameters.
+    /// List the policies that can be chosen, with their parameters.
     Schemes(schemes::Options),
+    /// Show and change the policies of a running controller.
+    Policy(policy::Options),
+    /// Say why a task waits, or where it went and why.
+    Explain(policy::ExplainOptions),
 }
 
 /// Runs the program with the schemes of a registry, and returns its exit code.
 pub fn run(registry: Registry) -> ExitCode {
+    let registry = Arc::new(registry);
     match Cli::parse().command {
         Command::Controller { arguments } => controller::run(&arguments, &registry),
         Command::Engine(options) => engine::run(&options),
         Command::Demo(options) => demo::run(&options, &registry),
         Command::Schemes(options) => schemes::run(&options, &registry),
+        Command::Policy(options) => policy::run(&options, &registry),
+        Command::Explain(options) => policy::explain(&options),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pointsman_policies::PolicySpec;
 use serde_json::Value;
 
 use super::{Config, ConfigError, Store, Transport, literal, read_toml_over};
@@ -53,6 +54,12 @@ const ALIASES: &[(&str, &str)] = &[
     ("ping", "HeartMonitor.period"),
     ("scheme", "TaskScheduler.scheme_name"),
     ("hwm", "TaskScheduler.hwm"),
+    ("order", "TaskScheduler.order"),
+    ("admission", "TaskScheduler.admission"),
+    ("rebalance", "TaskScheduler.rebalance"),
+    ("shadow", "TaskScheduler.shadow"),
+    ("seed", "TaskScheduler.seed"),
+    ("log-decisions", "TaskScheduler.log_decisions"),
     ("profile", "IPController.profile"),
     ("profile-dir", "ProfileDir.location"),
     ("ipython-dir", "IPController.ipython_dir"),
@@ -251,7 +258,8 @@ fn read_file(path: &Path, warnings: &mut Vec<String>, must_exist: bool) -> Resul
     Ok(settings)
 }
 
-fn profile_dir(config: &Config, env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+/// The folder of the profile that a configuration means. `env` is how variables are looked up.
+pub fn profile_dir(config: &Config, env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
     let controller = &config.controller;
     let set = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     controller.profile_dir.clone().or_else(|| set("IPP_PROFILE_DIR")).unwrap_or_else(|| {
@@ -271,6 +279,10 @@ fn text(setting: &Setting) -> Result<String, ConfigError> {
         Value::Number(number) => Ok(number.to_string()),
         _ => Err(wrong(setting, "expected text")),
     }
+}
+
+fn policy(setting: &Setting) -> Result<PolicySpec, ConfigError> {
+    text(setting)?.parse().map_err(|error| wrong(setting, &format!("{error}")))
 }
 
 fn number<T: std::str::FromStr>(setting: &Setting) -> Result<T, ConfigError> {
@@ -387,10 +399,14 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
         ("MongoDB", "uri") => config.records.mongodb.uri = text(setting)?,
         ("HeartMonitor", "period") => config.heartbeat.period_ms = number(setting)?,
         ("HeartMonitor", "max_heartmonitor_misses") => config.heartbeat.max_misses = number(setting)?,
-        ("TaskScheduler", "scheme_name") => {
-            config.scheduler.scheme = text(setting)?.parse().map_err(|error| wrong(setting, &format!("{error}")))?;
-        }
-        ("TaskScheduler", "hwm") => config.scheduler.hwm = Some(number(setting)?),
+        ("TaskScheduler", "scheme_name") => config.policy.placement = policy(setting)?,
+        ("TaskScheduler", "order") => config.policy.order = policy(setting)?,
+        ("TaskScheduler", "admission") => config.policy.admission = Some(policy(setting)?),
+        ("TaskScheduler", "rebalance") => config.policy.rebalance = policy(setting)?,
+        ("TaskScheduler", "shadow") => config.policy.shadow.push(policy(setting)?),
+        ("TaskScheduler", "hwm") => config.policy.set_hwm(number(setting)?),
+        ("TaskScheduler", "seed") => config.policy.seed = Some(number(setting)?),
+        ("TaskScheduler", "log_decisions") => config.policy.log_decisions = number(setting)?,
         ("Session", "session") => config.session.ident = Some(text(setting)?),
         ("Session", "username") => config.session.username = Some(text(setting)?),
         ("Session", "keyfile") => config.session.keyfile = Some(text(setting)?.into()),
@@ -504,6 +520,7 @@ fn ports(setting: &Setting) -> Result<String, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::fixed;
 
     fn read(args: &[&str], folder: &Path) -> Result<Arguments, ConfigError> {
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
@@ -527,7 +544,7 @@ mod tests {
         let arguments = read(&line, folder.path()).unwrap();
         assert_eq!(arguments.warnings, Vec::<String>::new());
         let config = arguments.config;
-        assert_eq!((config.heartbeat.period_ms, config.scheduler.hwm, config.log.level.as_str()), (250, Some(0), "debug"));
+        assert_eq!((config.heartbeat.period_ms, config.policy.admission, config.log.level.as_str()), (250, Some(fixed(0)), "debug"));
         let arguments = read(&["--sqlitedb", "--scheme", "lru", "--no-secure", "--reuse"], folder.path()).unwrap();
         assert_eq!(arguments.config.records.store, Store::Sqlite);
         assert_eq!((arguments.config.session.key.as_deref(), arguments.config.controller.reuse), (Some(""), true));
@@ -562,12 +579,12 @@ mod tests {
         write("ipcontroller_config.json", r#"{"TaskScheduler": {"hwm": 8, "scheme_name": "twobin"}}"#);
         let arguments = read(&["--scheme=lru"], folder.path()).unwrap();
         let config = arguments.config;
-        let seen = (config.heartbeat.period_ms, config.scheduler.hwm, config.scheduler.scheme.to_string());
-        assert_eq!(seen, (200, Some(8), "lru".into()));
+        let seen = (config.heartbeat.period_ms, config.policy.admission, config.policy.placement.to_string());
+        assert_eq!(seen, (200, Some(fixed(8)), "lru".into()));
         assert_eq!(arguments.warnings.len(), 2, "{:?}", arguments.warnings);
-        write("pointsman.toml", "[scheduler]\nhwm = 9\n");
-        assert_eq!(read(&[], folder.path()).unwrap().config.scheduler.hwm, Some(9));
-        write("pointsman.toml", "[scheduler]\nhmw = 9\n");
-        assert!(read(&[], folder.path()).unwrap_err().to_string().contains("did you mean `hwm`?"));
+        write("pointsman.toml", "[policy.admission]\nname = \"fixed\"\nhwm = 9\n");
+        assert_eq!(read(&[], folder.path()).unwrap().config.policy.admission, Some(fixed(9)));
+        write("pointsman.toml", "[policy]\nadmisson = \"fixed\"\n");
+        assert!(read(&[], folder.path()).unwrap_err().to_string().contains("did you mean `admission`?"));
     }
 }

@@ -3,15 +3,16 @@
 
 mod ipcontroller;
 mod literal;
+mod policy;
 mod toml_file;
 
 use std::path::PathBuf;
 
 use pointsman_core::db::{MemoryLimits, Retention};
-use pointsman_policies::PolicySpec;
 use serde::{Deserialize, Serialize};
 
-pub use ipcontroller::{Arguments, Special, read_arguments};
+pub use ipcontroller::{Arguments, Special, profile_dir, read_arguments};
+pub use policy::{Policies, Resolved, fixed};
 pub use toml_file::{parse_toml, read_toml_over};
 
 /// Everything that can be configured. Names end in their units.
@@ -22,7 +23,9 @@ pub struct Config {
     pub controller: Controller,
     /// Which engines count as alive.
     pub heartbeat: Heartbeat,
-    /// The task scheduler.
+    /// Which policies decide.
+    pub policy: Policies,
+    /// The task scheduler's bounds.
     pub scheduler: Scheduler,
     /// The broadcast tree.
     pub broadcast: Broadcast,
@@ -144,16 +147,10 @@ impl Default for Heartbeat {
     }
 }
 
-/// The task scheduler.
+/// The task scheduler's bounds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Scheduler {
-    /// Which engine gets a task: a name, `name[key=value]`, or a table with `name` and parameters.
-    pub scheme: PolicySpec,
-    /// The most tasks in flight on one engine; 0 for no limit. The scheme's own default, or 1.
-    pub hwm: Option<u32>,
-    /// Seed of all random choices; a fresh one by default, which is logged.
-    pub seed: Option<u64>,
     /// How long tasks of a lost engine may still be answered.
     pub grace_ms: u64,
     /// The most tasks waiting and running together.
@@ -166,9 +163,6 @@ impl Default for Scheduler {
     fn default() -> Self {
         let limits = pointsman_schedulers::task::Limits::default();
         Scheduler {
-            scheme: PolicySpec::named("leastload"),
-            hwm: None,
-            seed: None,
             grace_ms: limits.grace.as_millis() as u64,
             max_queued_tasks: limits.queued_tasks,
             max_queued_bytes: limits.queued_bytes,

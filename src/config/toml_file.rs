@@ -17,11 +17,14 @@ pub fn read_toml_over(base: &Config, path: &Path) -> Result<Config, ConfigError>
     whole.try_into().map_err(|error: toml::de::Error| failed(error.to_string()))
 }
 
-/// Tables are merged; a scheme, whose parameters belong to its name, is replaced whole.
+/// The settings whose parameters belong to their name.
+const POLICIES: [&str; 4] = ["placement", "order", "admission", "rebalance"];
+
+/// Tables are merged; a policy is replaced whole.
 fn overlay(base: &mut toml::Table, over: toml::Table) {
     for (key, value) in over {
         match (base.get_mut(&key), value) {
-            (Some(toml::Value::Table(below)), toml::Value::Table(above)) if key != "scheme" => overlay(below, above),
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) if !POLICIES.contains(&key.as_str()) => overlay(below, above),
             (_, value) => {
                 base.insert(key, value);
             }
@@ -38,10 +41,19 @@ pub fn parse_toml(text: &str) -> Result<Config, String> {
         let mut report = error.to_string();
         if let Some(nearest) = nearest_name(error.message()) {
             report.push_str(&format!("did you mean `{nearest}`?\n"));
+        } else if let Some((_, now)) = MOVED.iter().find(|(was, _)| error.message().starts_with(&format!("unknown field `{was}`"))) {
+            report.push_str(&format!("it is {now} now\n"));
         }
         report
     })
 }
+
+/// Settings that were elsewhere once.
+const MOVED: [(&str, &str); 3] = [
+    ("scheme", "`placement` under [policy]"),
+    ("hwm", "`admission = \"fixed[hwm=N]\"` under [policy]"),
+    ("seed", "`seed` under [policy]"),
+];
 
 /// The expected name most like the unknown one, from serde's sentence about both.
 fn nearest_name(message: &str) -> Option<&str> {
@@ -58,16 +70,19 @@ mod tests {
 
     #[test]
     fn a_scheme_has_two_spellings_in_toml() {
-        let config = parse_toml("[scheduler]\nscheme = \"lru\"\nhwm = 4\n[heartbeat]\nperiod_ms = 250\n").unwrap();
-        assert_eq!((config.scheduler.scheme.name(), config.scheduler.hwm, config.heartbeat.period_ms), ("lru", Some(4), 250));
-        let config = parse_toml("[scheduler.scheme]\nname = \"choices\"\nd = 3\n").unwrap();
-        assert_eq!(config.scheduler.scheme.to_string(), "choices[d=3]");
+        let config = parse_toml("[policy]\nplacement = \"lru\"\nadmission = \"fixed[hwm=4]\"\n[heartbeat]\nperiod_ms = 250\n").unwrap();
+        let hwm = config.policy.admission.map(|spec| spec.to_string());
+        assert_eq!((config.policy.placement.name(), hwm.as_deref(), config.heartbeat.period_ms), ("lru", Some("fixed[hwm=4]"), 250));
+        let config = parse_toml("[policy.placement]\nname = \"choices\"\nd = 3\n").unwrap();
+        assert_eq!(config.policy.placement.to_string(), "choices[d=3]");
     }
 
     #[test]
     fn an_unknown_name_is_refused_with_the_nearest() {
-        let error = parse_toml("[scheduler]\nshceme = \"lru\"\n").unwrap_err();
-        assert!(error.contains("did you mean `scheme`?") && error.contains("line 2"), "{error}");
+        let error = parse_toml("[policy]\nplacemnet = \"lru\"\n").unwrap_err();
+        assert!(error.contains("did you mean `placement`?") && error.contains("line 2"), "{error}");
+        let error = parse_toml("[scheduler]\nscheme = \"lru\"\n").unwrap_err();
+        assert!(error.contains("it is `placement` under [policy] now"), "{error}");
         let error = parse_toml("[heartbeats]\n").unwrap_err();
         assert!(error.contains("did you mean `heartbeat`?"), "{error}");
         let error = parse_toml("[records]\nstore = \"sqllite\"\n").unwrap_err();

@@ -4,6 +4,7 @@
 mod curve;
 mod dask;
 mod open_files;
+mod policies;
 mod ports;
 mod supervise;
 mod taps;
@@ -22,9 +23,9 @@ use pointsman_core::net::files::{RemoveOnDrop, read_json, write_atomically};
 use pointsman_core::net::{Mailbox, Outbox, fresh_id};
 use pointsman_core::relay::{Command, NoTap, Pairing, Relay};
 use pointsman_core::{Multipart, Session, Signer};
-use pointsman_policies::{Axis, Registry};
+use pointsman_policies::{Registry, Time};
 use pointsman_schedulers::broadcast::Broadcast;
-use pointsman_schedulers::live::{BroadcastInput, BroadcastSockets, TaskInput, TaskSockets, run_broadcast, run_tasks};
+use pointsman_schedulers::live::{BroadcastInput, BroadcastSockets, TaskInput, TaskOptions, TaskSockets, run_broadcast, run_tasks};
 use pointsman_schedulers::task::{Limits, TaskScheduler};
 
 use crate::config::{Config, Store, Transport};
@@ -32,6 +33,7 @@ use curve::{CurveServer, Gate};
 use dask::{DaskInput, DaskKeeper, Reach};
 use ports::{Binder, Side};
 use supervise::Crew;
+pub(crate) use policies::PolicyDesk;
 pub use supervise::{Ending, Stopper};
 use taps::HubTap;
 
@@ -39,6 +41,12 @@ use taps::HubTap;
 const HUB_BACKLOG: (usize, usize) = (4_000_000, 1 << 30);
 /// News of engines for the schedulers; bounded by engines that come and go between two turns of a loop.
 const NEWS_BACKLOG: (usize, usize) = (1_000_000, 1 << 30);
+
+/// Where the task scheduler finds the control relay.
+const CONTROL_INSIDE: &str = "inproc://control";
+
+/// Decisions that may wait to be written.
+const DECISION_BACKLOG: usize = 65_536;
 
 /// A running controller.
 pub struct Controller {
@@ -49,6 +57,7 @@ pub struct Controller {
     client_file: ClientFile,
     engine_file: EngineFile,
     context: zmq::Context,
+    policies: Arc<PolicyDesk>,
 }
 
 impl Controller {
@@ -56,13 +65,14 @@ impl Controller {
     ///
     /// # Errors
     /// If the configuration can not be followed or an address can not be had; nothing is left behind then.
-    pub fn start(config: &Config, registry: &Registry) -> anyhow::Result<Controller> {
-        let spec = &config.scheduler.scheme;
-        let scheme = registry.build(spec).context("scheduler.scheme")?;
-        let default_hwm = registry.resolve(Some(Axis::Placement), spec)?.default_hwm.unwrap_or(1);
-        let hwm = config.scheduler.hwm.unwrap_or(default_hwm);
-        let seed = config.scheduler.seed.unwrap_or_else(|| u64::from_str_radix(&fresh_id()[..8], 16).unwrap_or(0));
-        tracing::info!("scheme {spec}, hwm {hwm}, seed {seed} ({})", pointsman_policies::Rng::NAME);
+    pub fn start(config: &Config, registry: &Arc<Registry>) -> anyhow::Result<Controller> {
+        let policies = config.policy.resolve(registry)?;
+        let scheme = registry.build(&policies.placement)?;
+        let (order, admission) = (registry.build_order(&policies.order)?, registry.build_admission(&policies.admission)?);
+        let rebalance = registry.build_rebalance(&policies.rebalance)?;
+        let shadows = policies::build_shadows(registry, &config.policy.shadow)?;
+        let seed = config.policy.seed.unwrap_or_else(|| u64::from_str_radix(&fresh_id()[..8], 16).unwrap_or(0));
+        tracing::info!("policies: {policies}, seed {seed} ({})", pointsman_policies::Rng::NAME);
 
         let room_for_engines = open_files::raise_limit();
         let security = prepare_profile(config)?;
@@ -116,6 +126,11 @@ impl Controller {
         let broadcast_root = binder.bind(Side::Client, "broadcast", zmq::ROUTER)?;
         binder.say_if_too_few();
         iopub_in.0.set_subscribe(b"")?;
+        // The task scheduler speaks to engines' control channel as clients do, from within this process.
+        control_in.0.bind(CONTROL_INSIDE)?;
+        let control = context.socket(zmq::DEALER)?;
+        control.set_linger(0)?;
+        control.connect(CONTROL_INSIDE)?;
 
         let location = match &config.controller.location {
             Some(location) => location.clone(),
@@ -146,7 +161,10 @@ impl Controller {
             notification: notifications.1,
             broadcast: broadcast_root.1,
             // At `pure` a client refuses dependencies, which are not refused here.
-            task_scheme: if spec.name() == "pure" { "lru".into() } else { spec.name().to_owned() },
+            task_scheme: match policies.placement.name() {
+                "pure" => "lru".into(),
+                name => name.to_owned(),
+            },
         };
         let engine_ssh = Some(&config.controller.engine_ssh).filter(|ssh| !ssh.is_empty()).unwrap_or(&config.controller.ssh);
         let engine_file = EngineFile {
@@ -174,7 +192,6 @@ impl Controller {
             keeps_records: config.records.store != Store::None,
         };
         let limits = Limits {
-            hwm,
             grace: Duration::from_millis(config.scheduler.grace_ms),
             queued_tasks: config.scheduler.max_queued_tasks,
             queued_bytes: config.scheduler.max_queued_bytes,
@@ -207,13 +224,25 @@ impl Controller {
                 crew.start(name, stop, move || Ok(relay.run(&commands)?))?;
             }
         }
-        let scheduler = TaskScheduler::new(scheme, limits, seed);
-        let sockets = TaskSockets { clients: task_in.0, engines: task_out.0 };
+        let mut scheduler = TaskScheduler::new(scheme, limits, seed);
+        scheduler.set_order(Time::ZERO, order);
+        scheduler.set_admission(Time::ZERO, admission);
+        scheduler.set_rebalance(Time::ZERO, rebalance);
+        scheduler.set_shadows(Time::ZERO, shadows, None);
+        let mut options = TaskOptions { log_decisions: config.policy.log_decisions, decisions: None };
+        if let Some(path) = config.policy.decision_file.as_ref().filter(|_| options.log_decisions > 0) {
+            options.decisions = Some(decision_file(path)?);
+        }
+        let text = format!("{policies}, seed {seed}");
+        hub_outbox.send_always(HubInput::Policies(text.into()));
+        let desk = PolicyDesk::new(registry.clone(), policies, tasks_outbox.clone(), hub_outbox.clone());
+        let desk = Arc::new(desk);
+        let sockets = TaskSockets { clients: task_in.0, engines: task_out.0, control };
         let (to_hub, task_session, stop) = (hub_outbox.clone(), session(fresh_id()), tasks_outbox.clone());
         let stop = Box::new(move || {
             stop.send_always(TaskInput::Stop);
         });
-        crew.start("tasks", stop, move || Ok(run_tasks(scheduler, sockets, &tasks_mailbox, to_hub, task_session)?))?;
+        crew.start("tasks", stop, move || Ok(run_tasks(scheduler, sockets, &tasks_mailbox, to_hub, task_session, options)?))?;
 
         let sockets = BroadcastSockets { root: broadcast_root.0, leaves: leaves.into_iter().map(|leaf| leaf.0).collect() };
         let stop = tree_outbox.clone();
@@ -265,6 +294,7 @@ impl Controller {
             tasks: tasks_outbox,
             tree: tree_outbox,
             dask,
+            policies: desk.clone(),
             to_hub: hub_outbox,
             state_path,
             live: 0,
@@ -287,7 +317,7 @@ impl Controller {
             files.keep();
         }
         tracing::info!("listening; clients find this controller by {}", client_path.display());
-        Ok(Controller { crew, files, client_path, engine_path, client_file, engine_file, context })
+        Ok(Controller { crew, files, client_path, engine_path, client_file, engine_file, context, policies: desk })
     }
 
     /// The file for clients.
@@ -308,6 +338,11 @@ impl Controller {
     /// What engines are told.
     pub fn engine_file(&self) -> &EngineFile {
         &self.engine_file
+    }
+
+    /// The policies in force, for whoever reads the files again.
+    pub(crate) fn policies(&self) -> Arc<PolicyDesk> {
+        self.policies.clone()
     }
 
     /// A handle by which another thread can stop this controller.
@@ -332,6 +367,7 @@ struct Schedulers {
     tasks: Outbox<TaskInput>,
     tree: Outbox<BroadcastInput>,
     dask: Option<Outbox<DaskInput>>,
+    policies: Arc<PolicyDesk>,
     to_hub: Outbox<HubInput>,
     state_path: PathBuf,
     live: u64,
@@ -364,6 +400,10 @@ impl Outlet for Schedulers {
         self.tasks.send_always(TaskInput::Resubmit(request));
     }
 
+    fn errand(&mut self, number: u64, content: serde_json::Value) {
+        self.policies.run(number, content);
+    }
+
     fn dask(&mut self, number: u64, order: DaskOrder) {
         let sent = self.dask.as_ref().is_some_and(|dask| dask.send(DaskInput::Order(number, order), 0));
         if !sent {
@@ -377,6 +417,26 @@ impl Outlet for Schedulers {
             tracing::warn!("{}: engines could not be restored from it: {error}", self.state_path.display());
         }
     }
+}
+
+/// A thread that writes decisions to a file, a line each, behind a queue of bounded length.
+fn decision_file(path: &std::path::Path) -> anyhow::Result<std::sync::mpsc::SyncSender<serde_json::Value>> {
+    use std::io::Write as _;
+    let open = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    let mut file = std::io::BufWriter::new(open.with_context(|| format!("policy.decision_file {}", path.display()))?);
+    let (sender, receiver) = std::sync::mpsc::sync_channel::<serde_json::Value>(DECISION_BACKLOG);
+    let path = path.to_owned();
+    std::thread::Builder::new().name("decisions".into()).spawn(move || {
+        while let Ok(first) = receiver.recv() {
+            // Whatever else has come is written before the file is brought up to date.
+            let mut lines = std::iter::once(first).chain(std::iter::from_fn(|| receiver.try_recv().ok()));
+            let written = lines.try_for_each(|line| writeln!(file, "{line}")).and_then(|()| file.flush());
+            if let Err(error) = written {
+                return tracing::error!("{}: no more decisions are written: {error}", path.display());
+            }
+        }
+    })?;
+    Ok(sender)
 }
 
 /// Where the engines are written down for the next controller (PROTOCOL: connection files, `--restore`).

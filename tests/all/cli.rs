@@ -30,7 +30,10 @@ fn it_says_what_it_can_do() {
         "{schemes}"
     );
     let json: serde_json::Value = serde_json::from_slice(&run(folder.path(), &["schemes", "--json"]).stdout).unwrap();
-    assert_eq!(json.as_array().unwrap().len(), 6);
+    assert!(json.as_array().unwrap().len() > 40);
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let table = text(&run(folder.path(), &["schemes", "--markdown"]).stdout);
+    assert!(readme.contains(&table), "README.md has another table of policies: put in what `pointsman schemes --markdown` prints");
     let shown = text(&run(folder.path(), &["controller", "--show-config", "--hwm=3"]).stdout);
     assert!(shown.contains("hwm = 3"), "{shown}");
 }
@@ -38,14 +41,22 @@ fn it_says_what_it_can_do() {
 #[test]
 fn what_is_wrong_is_said_before_anything_starts() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("bad.toml"), "[scheduler]\nshceme = \"lru\"\n").unwrap();
+    std::fs::write(folder.path().join("bad.toml"), "[policy]\nplacemnet = \"lru\"\n").unwrap();
     let bad = folder.path().join("bad.toml").display().to_string();
+    std::fs::write(folder.path().join("worse.toml"), "[policy]\norder = \"fiffo\"\n").unwrap();
+    let worse = folder.path().join("worse.toml").display().to_string();
     for (args, code, says) in [
         (vec!["controller", "--scheme=leastlaod"], 1, "did you mean 'leastload'?"),
         (vec!["controller", "--scheme=lru[d=2]"], 1, "unknown field `d`"),
+        (vec!["controller", "--scheme=choices[d=0]"], 1, "d must be from 1"),
+        (vec!["controller", "--order=lru"], 1, "no order is called 'lru'"),
+        (vec!["controller", "--admission=adaptive[target=2]"], 1, "target must be from 0.5 to 0.999"),
+        (vec!["policy", "check", &worse], 1, "policy.order: no order is called 'fiffo' (did you mean 'fifo'?)"),
+        (vec!["policy", "show", "--file", "/nowhere.json"], 1, "is the controller running?"),
+        (vec!["explain", "t", "--file", "/nowhere.json"], 1, "is the controller running?"),
         (vec!["controller", "--ping=soon"], 1, "--ping"),
         (vec!["controller", "-x"], 2, "-x"),
-        (vec!["controller", "--config", &bad], 1, "did you mean `scheme`?"),
+        (vec!["controller", "--config", &bad], 1, "did you mean `placement`?"),
         (vec!["controller", "--allow-plaintext", "--ip=no.such.host.invalid"], 1, "tcp://no.such.host.invalid"),
         (vec!["controller", "--ip=0.0.0.0"], 1, "--allow-plaintext"),
         (vec!["engine", "--file", "/nowhere.json"], 1, "/nowhere.json"),

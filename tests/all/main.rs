@@ -6,4 +6,5 @@ mod hostile;
 mod interop;
 mod native;
 mod parsers;
+mod policy;
 mod world;

@@ -58,7 +58,7 @@ fn failures_are_told_by_name() {
 
 #[test]
 fn dependencies_and_places_are_respected() {
-    let world = World::new(3, |config| config.scheduler.hwm = Some(2));
+    let world = World::new(3, |config| config.policy.set_hwm(2));
     let mut client = world.client();
     let first = client.submit(&TaskRequest::function("slow", "1")).unwrap();
     let mut second = TaskRequest::function("echo", "2");

@@ -38,7 +38,7 @@ impl World {
         config.heartbeat.period_ms = 200;
         config.scheduler.grace_ms = 200;
         change(&mut config);
-        let controller = Controller::start(&config, &pointsman::builtin()).unwrap();
+        let controller = Controller::start(&config, &Arc::new(pointsman::builtin())).unwrap();
         let stopper = controller.stopper();
         let mut world = World { controller: Some(controller), engines: vec![], context: zmq::Context::new(), stopper, folder };
         for _ in 0..engines {

@@ -32,6 +32,7 @@ pub(super) enum Asked {
     Restore(BTreeSet<Box<str>>),
     BecomeDask(Asker),
     StopDask(Asker),
+    Errand(Asker),
 }
 
 /// An error for the one who asked. The reference answers some with the reply's own type and some with `hub_error`.
@@ -154,7 +155,7 @@ impl Hub {
                 }
                 return;
             }
-            Asked::BecomeDask(_) | Asked::StopDask(_) => return, // not the store's to answer
+            Asked::BecomeDask(_) | Asked::StopDask(_) | Asked::Errand(_) => return, // not the store's to answer
             Asked::History(asker) => (asker.clone(), "history_reply"),
             Asked::Find(asker) => (asker.clone(), "db_reply"),
             Asked::Results { asker, .. } => (asker.clone(), "result_reply"),
@@ -293,6 +294,17 @@ impl Hub {
                 self.reply(now, &asker, reply_type, &content);
             }
             Err(reason) => self.reply_failure(now, &asker, reply_type, Failure::hub("RuntimeError", reason)),
+        }
+    }
+
+    pub(super) fn errand_done(&mut self, now: Now, number: u64, outcome: Result<Value, String>) {
+        let Some(Asked::Errand(asker)) = self.asked.remove(&number) else { return };
+        match outcome {
+            Ok(mut content) => {
+                content["status"] = json!("ok");
+                self.reply(now, &asker, "pointsman_reply", &content);
+            }
+            Err(reason) => self.reply_failure(now, &asker, "pointsman_reply", Failure::own("ValueError", reason)),
         }
     }
 

@@ -40,6 +40,10 @@ pub enum HubInput {
     },
     /// The store's answer.
     Db(u64, Result<DbReply, DbError>),
+    /// What came of an errand given to [`Outlet::errand`].
+    Errand(u64, Result<serde_json::Value, String>),
+    /// The policies in force from now on, as text, for the records.
+    Policies(Box<str>),
     /// What came of an order to [`Outlet::dask`].
     Dask(u64, Result<Option<DaskAddress>, String>),
     /// The process shall end.
@@ -54,6 +58,8 @@ pub trait Outlet: Send {
     fn engine_down(&mut self, uuid: &str, number: EngineNumber);
     /// Run this request as if a client had sent it; its answer is for the records only.
     fn resubmit(&mut self, request: Arc<Multipart>);
+    /// Do what this program's own tools ask, and send [`HubInput::Errand`] with this number when that is done.
+    fn errand(&mut self, number: u64, content: serde_json::Value);
     /// Start or stop a Dask scheduler, and send [`HubInput::Dask`] with this number when that is done.
     fn dask(&mut self, number: u64, order: DaskOrder);
     /// Keep this for the next controller. Called a moment after a change, not for each.
@@ -159,6 +165,8 @@ impl Driver {
                     HubInput::Copied(copied) => Event::Copied(copied),
                     HubInput::Tracked { msg_id, engine_uuid } => Event::Tracked { msg_id, engine_uuid },
                     HubInput::Db(number, reply) => Event::Db(number, reply),
+                    HubInput::Errand(number, outcome) => Event::Errand(number, outcome),
+                    HubInput::Policies(text) => Event::Policies(text),
                     HubInput::Dask(number, outcome) => Event::Dask(number, outcome),
                     HubInput::Stop => Event::Stop,
                 };
@@ -287,6 +295,7 @@ impl Driver {
                 }
                 Action::EnginesChanged => self.save_at = self.save_at.or(Some(self.clock.now() + SAVE_AFTER)),
                 Action::Dask(number, order) => outlet.dask(number, order),
+                Action::Errand(number, content) => outlet.errand(number, content),
                 Action::Reject(reason) => self.complain(&reason),
                 Action::Stop => return true,
             }

@@ -108,6 +108,10 @@ pub enum Event {
     Subscribed,
     /// The store has done what an [`Action::Db`] asked.
     Db(u64, Result<DbReply, DbError>),
+    /// What came of an [`Action::Errand`]: a JSON object, or why not.
+    Errand(u64, Result<serde_json::Value, String>),
+    /// The policies in force from now on, as text, for the records.
+    Policies(Box<str>),
     /// What came of an [`Action::Dask`]: where the scheduler listens, nothing for one that has been stopped, or why not.
     Dask(u64, Result<Option<DaskAddress>, String>),
     /// The process was asked to stop.
@@ -223,6 +227,8 @@ pub enum Action {
     Db(u64, DbCall),
     /// Who is there has changed: [`Hub::engines_state`] is to be kept, if it is kept at all.
     EnginesChanged,
+    /// Do what this program's own tools ask; what came of it comes as [`Event::Errand`] with this number.
+    Errand(u64, serde_json::Value),
     /// Start or stop a Dask scheduler; what came of it comes as [`Event::Dask`] with this number.
     Dask(u64, DaskOrder),
     /// Count and log: a peer's mistake.
@@ -293,6 +299,8 @@ pub struct Hub {
     pub(super) unassigned: u64,
     /// Every request that has completed.
     pub(super) completed: Ledger,
+    /// The scheduler's policies in force, as a JSON string.
+    pub(super) policies: Option<String>,
     /// Lost engines whose direct requests may still be answered.
     pub(super) dying: VecDeque<(Duration, Box<str>)>,
     pub(super) asked: HashMap<u64, Asked, FixedState>,
@@ -330,6 +338,7 @@ impl Hub {
             in_flight: HashMap::default(),
             unassigned: 0,
             completed: Ledger::default(),
+            policies: None,
             dying: VecDeque::new(),
             asked: HashMap::default(),
             answered: VecDeque::new(),
@@ -356,6 +365,8 @@ impl Hub {
             Event::Subscribed => self.republish_at = self.republish_at.or(Some(now.mono + REPUBLISH_AFTER)),
             Event::Db(number, reply) => self.db_replied(now, number, reply),
             Event::Dask(number, outcome) => self.dask_replied(now, number, outcome),
+            Event::Errand(number, outcome) => self.errand_done(now, number, outcome),
+            Event::Policies(text) => self.policies = Some(serde_json::Value::from(&*text).to_string()),
             // Without a notification: clients would close, though a controller that reuses its files may be back in a second.
             Event::Stop => self.actions.push_back(Action::Stop),
         }
@@ -453,6 +464,12 @@ impl Hub {
         self.next_call += 1;
         self.asked.insert(self.next_call, asked);
         self.actions.push_back(Action::Dask(self.next_call, order));
+    }
+
+    pub(super) fn order_errand(&mut self, content: Value, asked: Asked) {
+        self.next_call += 1;
+        self.asked.insert(self.next_call, asked);
+        self.actions.push_back(Action::Errand(self.next_call, content));
     }
 
     pub(super) fn call_db(&mut self, call: DbCall, asked: Asked) {

@@ -13,6 +13,9 @@ use crate::Envelope;
 use crate::db::{Keys, Query};
 use crate::wire::{self, Header};
 
+/// What this program's own tools ask, beyond the protocol: passed on to the rest of the controller as it is.
+const ERRAND_REQUEST: &str = "pointsman_request";
+
 /// One or many of the things by which engines are named.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(untagged)]
@@ -65,6 +68,10 @@ impl Hub {
         }
         let Ok(header) = Header::parse(envelope.header()) else { return self.reject(Reason::Json("header")) };
         let asker = Asker { to: envelope.identity(0).to_vec(), parent: envelope.part_bytes(0) };
+        if header.msg_type == ERRAND_REQUEST {
+            self.counters.queries += 1;
+            return self.run_errand(now, envelope, &asker);
+        }
         let outcome = match wire::object::<Content<'_>>(envelope.content()) {
             Ok(content) => self.dispatch(now, &header.msg_type, content, &asker),
             Err(error) => Err(Failure::hub("TypeError", format!("content of {}: {error}", header.msg_type))),
@@ -73,6 +80,16 @@ impl Hub {
         if let Err(failure) = outcome {
             let reply_type = header.msg_type.strip_suffix("_request").map(|stem| format!("{stem}_reply"));
             self.reply_failure(now, &asker, reply_type.as_deref().unwrap_or("hub_error"), failure);
+        }
+    }
+
+    fn run_errand(&mut self, now: Now, envelope: &Envelope, asker: &Asker) {
+        match wire::object::<Value>(envelope.content()) {
+            Ok(content) => self.order_errand(content, Asked::Errand(asker.clone())),
+            Err(error) => {
+                let failure = Failure::own("TypeError", format!("content of {ERRAND_REQUEST}: {error}"));
+                self.reply_failure(now, asker, "pointsman_reply", failure);
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -103,7 +104,7 @@ impl Hub {
         let engine = metadata.engine.as_deref().unwrap_or_else(|| std::str::from_utf8(engine).unwrap_or(""));
         let mut patch = Patch::default()
             .json(Key::ResultHeader, envelope.part_bytes(0))
-            .json(Key::ResultMetadata, envelope.part_bytes(2))
+            .json(Key::ResultMetadata, self.with_policies(envelope.part_bytes(2), is_task))
             .json(Key::ResultContent, envelope.part_bytes(3))
             .value(Key::Completed, &json!(header.date().unwrap_or(now.date)))
             .value(Key::Received, &json!(now.date));
@@ -115,6 +116,17 @@ impl Hub {
         }
         patch.result_buffers = Some(envelope.buffers().collect());
         self.record(&id, patch, false);
+    }
+
+    /// The metadata of a task's reply with the policies under which it ran; clients read what they know and leave the rest.
+    fn with_policies(&self, metadata: Bytes, is_task: bool) -> Bytes {
+        let Some(policies) = self.policies.as_ref().filter(|_| is_task) else { return metadata };
+        let Some(inside) = metadata.trim_ascii().strip_suffix(b"}") else { return metadata };
+        let comma = if inside.trim_ascii_end().ends_with(b"{") { "" } else { ", " };
+        let mut whole = BytesMut::with_capacity(metadata.len() + policies.len() + 16);
+        whole.extend_from_slice(inside);
+        whole.extend_from_slice(format!("{comma}\"policies\": {policies}}}").as_bytes());
+        whole.freeze()
     }
 
     /// A request is no longer in flight. Returns whether it was a task, or nothing if it was not in flight.

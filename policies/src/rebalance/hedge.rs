@@ -30,7 +30,7 @@ impl Default for HedgeConfig {
 
 impl Rebalance for Hedge {
     fn needs(&self) -> Needs {
-        Needs::HINTS | Needs::COST | Needs::ESTIMATE | Needs::SPEED
+        Needs::HINTS | Needs::COST | Needs::ESTIMATE
     }
 
     fn on_dispatch(&mut self, cx: &RebalanceCx<'_>, task: &TaskView<'_>, engine: EngineIx) -> Option<Time> {
@@ -42,7 +42,7 @@ impl Rebalance for Hedge {
         // Of what nothing is known, the least delay is all there is to go by.
         let usual_s = cx.learned.expected_s(task).unwrap_or(0.0) + self.deviations * deviation;
         let ahead = f64::from(cx.roster.load(engine).max(1));
-        let delay = Duration::try_from_secs_f64(ahead * usual_s / cx.learned.speed(engine)).unwrap_or(Duration::MAX);
+        let delay = Duration::try_from_secs_f64(ahead * usual_s).unwrap_or(Duration::MAX);
         Some(cx.now + delay.max(self.min))
     }
 

@@ -30,7 +30,7 @@ impl Default for ReplaceConfig {
 
 impl Rebalance for Replace {
     fn needs(&self) -> Needs {
-        Needs::COST | Needs::ESTIMATE | Needs::SPEED
+        Needs::COST | Needs::ESTIMATE
     }
 
     fn on_dispatch(&mut self, cx: &RebalanceCx<'_>, task: &TaskView<'_>, engine: EngineIx) -> Option<Time> {
@@ -38,7 +38,7 @@ impl Rebalance for Replace {
         if load <= 1 {
             return None; // it runs at once
         }
-        let each_s = cx.learned.expected_s(task).unwrap_or(0.0) / cx.learned.speed(engine);
+        let each_s = cx.learned.expected_s(task).unwrap_or(0.0);
         let usual = Duration::try_from_secs_f64(self.factor * f64::from(load - 1) * each_s).unwrap_or(Duration::MAX);
         Some(cx.now + usual.max(self.min))
     }

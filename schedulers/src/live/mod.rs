@@ -3,10 +3,12 @@
 
 mod broadcast;
 mod facts;
+mod orders;
 mod tasks;
 
 pub use broadcast::{BroadcastInput, BroadcastSockets, run_broadcast};
-pub use tasks::{Request, TaskInput, TaskSockets, run_tasks};
+pub use orders::{PolicyChange, SchedulerOrder};
+pub use tasks::{LiveScheduler, TaskOptions, Request, TaskInput, TaskSockets, run_tasks};
 
 use pointsman_core::net::PortError;
 

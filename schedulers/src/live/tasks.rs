@@ -1,7 +1,9 @@
 //! The task scheduler on its two ROUTERs. Order of a turn: results first, as they make room; then news of engines; then submissions.
 //! What the scheduler keeps is packed once and shared with the hub by reference count.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, LazyLock};
 
 use pointsman_core::hub::driver::HubInput;
 use pointsman_core::hub::{Copied, Topic};
@@ -13,8 +15,12 @@ use serde_json::json;
 use smallvec::SmallVec;
 
 use super::facts::{FactReader, measured};
+use super::orders::SchedulerOrder;
 use super::{BURST, poll};
 use crate::task::{Action, EngineId, Event, FailKind, Reason, ReplyKind, TaskScheduler, TaskSpec};
+
+/// Aborts whose acknowledgement is waited for; the oldest are given up beyond that, and their tasks stay where they are.
+const MAX_ABORTS: usize = 10_000;
 
 /// What the scheduler keeps of a message: its frames and where its parts are.
 pub type Request = Envelope;
@@ -28,6 +34,8 @@ pub enum TaskInput {
     EngineDown(Box<str>),
     /// A request of the hub's, whose answer is for the records: `[] message`.
     Resubmit(Arc<Multipart>),
+    /// Something to be done by this scheduler, under the hub's number for whoever asked; 0 if nobody waits for an answer.
+    Order(u64, SchedulerOrder),
     /// The process shall end.
     Stop,
 }
@@ -38,48 +46,79 @@ pub struct TaskSockets {
     pub clients: zmq::Socket,
     /// ROUTER for engines; made mandatory, so that a dispatch to nobody comes back.
     pub engines: zmq::Socket,
+    /// DEALER to the control relay, as a client's: for engines that shall drop a task.
+    pub control: zmq::Socket,
+}
+
+/// The scheduler thread's clock, lent to policies' accounting.
+pub(super) fn stopwatch() -> u64 {
+    static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::default);
+    CLOCK.now().as_nanos() as u64
+}
+
+/// What else a scheduler's thread does.
+#[derive(Debug, Default)]
+pub struct TaskOptions {
+    /// How many decisions are kept with their reasons; 0 for none.
+    pub log_decisions: usize,
+    /// Where each of them goes besides, as JSON. What does not fit is left out and counted.
+    pub decisions: Option<SyncSender<serde_json::Value>>,
 }
 
 /// Runs a scheduler until it is told to stop.
 ///
 /// # Errors
 /// If libzmq fails.
-pub fn run_tasks<S: Scheme>(
-    machine: TaskScheduler<S, Request>,
+pub fn run_tasks(
+    machine: LiveScheduler,
     sockets: TaskSockets,
     inputs: &Mailbox<TaskInput>,
     hub: Outbox<HubInput>,
     session: Session,
+    options: TaskOptions,
 ) -> Result<(), PortError> {
     sockets.engines.set_router_mandatory(true)?;
     let mut driver = Driver {
         machine,
         clients: sockets.clients.into(),
         engines: sockets.engines.into(),
+        control: sockets.control.into(),
+        aborts: VecDeque::new(),
         hub,
         session,
         clock: Clock::default(),
         facts: FactReader::default(),
         complaints: Complaints::new("tasks"),
         lost_copies: 0,
+        decisions: options.decisions,
+        decisions_sent: 0,
     };
+    driver.machine.log_decisions(options.log_decisions, Some(stopwatch));
     driver.serve(inputs)
 }
 
-struct Driver<S> {
-    machine: TaskScheduler<S, Request>,
+/// The scheduler with whatever scheme configuration has chosen.
+pub type LiveScheduler = TaskScheduler<Box<dyn Scheme>, Request>;
+
+pub(super) struct Driver {
+    pub(super) machine: LiveScheduler,
     clients: Port,
     engines: Port,
+    control: Port,
+    /// Aborts that engines have yet to take note of: id of the request, task, engine.
+    aborts: VecDeque<(String, Box<str>, Box<str>)>,
     hub: Outbox<HubInput>,
     session: Session,
     clock: Clock,
     facts: FactReader,
     complaints: Complaints,
     lost_copies: u64,
+    decisions: Option<SyncSender<serde_json::Value>>,
+    decisions_sent: u64,
 }
 
-impl<S: Scheme> Driver<S> {
-    fn now(&self) -> Time {
+impl Driver {
+    pub(super) fn now(&self) -> Time {
         Time::ZERO + self.clock.now()
     }
 
@@ -110,6 +149,14 @@ impl<S: Scheme> Driver<S> {
                 self.submit(Arc::new(buffer.pack()), false);
                 self.act()?;
             }
+            for _ in 0..BURST {
+                if !self.control.take(&mut buffer)? {
+                    break;
+                }
+                busy = true;
+                self.abort_noted(&mut buffer);
+                self.act()?;
+            }
             let due = self.machine.poll_timeout();
             if due.is_some_and(|at| at <= self.now()) {
                 self.machine.handle_timeout(self.now());
@@ -120,6 +167,7 @@ impl<S: Scheme> Driver<S> {
                     zmq::PollItem::from_fd(inputs.fd(), zmq::POLLIN),
                     self.engines.socket().as_poll_item(zmq::POLLIN),
                     self.clients.socket().as_poll_item(zmq::POLLIN),
+                    self.control.socket().as_poll_item(zmq::POLLIN),
                 ];
                 poll(&mut items, wait_ms)?;
             }
@@ -135,6 +183,7 @@ impl<S: Scheme> Driver<S> {
                 TaskInput::EngineUp(uuid, number) => self.machine.handle(now, Event::EngineUp { uuid: &uuid, number }),
                 TaskInput::EngineDown(uuid) => self.machine.handle(now, Event::EngineDown { uuid: &uuid }),
                 TaskInput::Resubmit(message) => self.submit(message, true),
+                TaskInput::Order(number, order) => self.follow(number, order),
                 TaskInput::Stop => return Ok(true),
             }
             self.act()?;
@@ -147,7 +196,7 @@ impl<S: Scheme> Driver<S> {
     }
 
     /// Tells the hub; it may be slow or dead, and the tasks flow on.
-    fn tell(&mut self, input: HubInput, bytes: usize) {
+    pub(super) fn tell(&mut self, input: HubInput, bytes: usize) {
         if !self.hub.send(input, bytes) {
             self.lost_copies += 1;
             let total = self.lost_copies;
@@ -225,7 +274,21 @@ impl<S: Scheme> Driver<S> {
         self.act()
     }
 
+    /// Passes on the decisions made since it last did.
+    fn tell_decisions(&mut self) {
+        let Some(out) = &self.decisions else { return };
+        let mut lost = 0;
+        for decision in self.machine.decisions_since(self.decisions_sent) {
+            self.decisions_sent = decision.number;
+            lost += u64::from(out.try_send(decision.to_json()).is_err());
+        }
+        if lost > 0 {
+            self.complain("decision lost", format_args!("the file is too slow, {lost} decisions not written"));
+        }
+    }
+
     fn act(&mut self) -> Result<(), PortError> {
+        self.tell_decisions();
         while let Some(action) = self.machine.poll_action() {
             match action {
                 Action::Dispatch { task, attempt, engine, payload } => {
@@ -255,11 +318,44 @@ impl<S: Scheme> Driver<S> {
                     // The hub may know it from the records of a former controller.
                     self.copy(Topic::OutTask, payload.message().clone());
                 }
+                Action::Abort { engine, id } => self.abort(engine, &id)?,
                 Action::Fail { kind, engine, payload } => self.fail(kind, engine, &payload)?,
                 Action::Reject { reason } => self.rejected(reason),
             }
         }
         Ok(())
+    }
+
+    /// Asks an engine to drop a task (PROTOCOL: control requests). If it can not be reached, the task stays where it is.
+    fn abort(&mut self, engine: EngineId, id: &str) -> Result<(), PortError> {
+        let uuid = self.machine.uuid(engine).to_owned();
+        let (request, header) = self.session.header("abort_request", Clock::date());
+        let content = json!({"msg_ids": [id]}).to_string().into_bytes();
+        let parts = self.session.seal(header, b"{}".to_vec(), b"{}".to_vec(), content);
+        let frames = std::iter::once(uuid.as_bytes()).chain(parts.iter().map(Vec::as_slice));
+        match self.control.send_parts(frames) {
+            Ok(()) => {}
+            Err(PortError::NoSuchPeer | PortError::NotNow) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        if self.aborts.len() == MAX_ABORTS {
+            self.aborts.pop_front();
+        }
+        self.aborts.push_back((request, id.into(), uuid.into()));
+        Ok(())
+    }
+
+    fn abort_noted(&mut self, buffer: &mut FrameBuf) {
+        let Ok(reply) = Envelope::open(Arc::new(buffer.pack())) else { return };
+        if let Err(refused) = self.session.signer().verify(reply.signature(), reply.parts()) {
+            return self.complain("refused reply", refused);
+        }
+        let parent: Parent<'_> = wire::object(reply.parent()).unwrap_or_default();
+        let Some(at) = self.aborts.iter().position(|(request, ..)| parent.msg_id.as_deref() == Some(request)) else { return };
+        if let Some((_, id, engine)) = self.aborts.remove(at) {
+            let now = self.now();
+            self.machine.handle(now, Event::AbortNoted { id: &id, engine: &engine });
+        }
     }
 
     /// `[engine][client] message` goes on as `[client][engine] message`. A client without identity is the hub.

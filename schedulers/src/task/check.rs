@@ -44,10 +44,14 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
                 }
                 continue;
             };
-            if self.roster().load(ix) as usize != engine.running.len() {
+            let ghosts = self.ghosts.values().flatten().filter(|ghost| ghost.run.engine == id).count();
+            if ghosts != engine.ghosts as usize {
+                return Err(format!("engine {}: {ghosts} ghosts, {} counted", engine.uuid, engine.ghosts));
+            }
+            if self.roster().load(ix) as usize != engine.running.len() + ghosts {
                 return Err(format!("engine {}: load {}, {} running", engine.uuid, self.roster().load(ix), engine.running.len()));
             }
-            let runs = |&&key: &&TaskKey| matches!(self.tasks[key].state, State::Running { engine, .. } if engine == id);
+            let runs = |&&key: &&TaskKey| self.tasks[key].state == State::Running && self.tasks[key].runs.iter().any(|run| run.engine == id);
             if engine.running.iter().filter(runs).count() != engine.running.len() {
                 return Err(format!("engine {}: holds a task that does not run there", engine.uuid));
             }
@@ -69,7 +73,10 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         if task.deadline.is_some_and(|at| !self.deadlines.contains(&(at, key))) {
             return Err("its deadline is not watched".into());
         }
-        let waits = !matches!(task.state, State::Running { .. });
+        let waits = task.state != State::Running;
+        if waits != task.runs.is_empty() {
+            return Err(format!("{} runs, state {:?}", task.runs.len(), task.state));
+        }
         if waits && task.timeout.is_some() && task.deadline.is_none() {
             return Err("waits without its deadline".into());
         }
@@ -113,7 +120,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let up = |ids: &[EngineId]| ids.iter().filter_map(|&id| self.engines.up_ix(id)).collect::<Vec<_>>();
         match task.state {
             State::Parked => self.placement.any_open(&Candidates::Only(&up(&task.allowed(self.soft_follow)))),
-            _ => self.placement.any_open(&Candidates::Except(&up(&task.blacklist))),
+            _ => self.placement.any_open(&Candidates::Except(&up(&[&task.blacklist[..], &task.haunted[..]].concat()))),
         }
     }
 }

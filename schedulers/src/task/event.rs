@@ -6,6 +6,7 @@ use super::{EngineId, InvalidSpec, TaskKey, TaskSpec};
 
 /// Something that happened. `P` is the driver's message, opaque here.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "an event is made to be handled at once, and submissions are most of them")]
 pub enum Event<'a, P> {
     /// An engine can take tasks from now on.
     EngineUp {
@@ -57,6 +58,13 @@ pub enum Event<'a, P> {
         /// The attempt of the dispatch.
         attempt: u32,
     },
+    /// An engine has taken note that it shall drop a task ([`Action::Abort`]).
+    AbortNoted {
+        /// The task's id.
+        id: &'a str,
+        /// The engine's uuid.
+        engine: &'a str,
+    },
     /// A client no longer wants a task that has not started.
     Cancel {
         /// The task's id.
@@ -99,6 +107,13 @@ pub enum Action<P> {
         engine: EngineId,
         /// The request.
         payload: P,
+    },
+    /// Ask an engine to drop a task that it has not begun.
+    Abort {
+        /// The engine.
+        engine: EngineId,
+        /// The task's id.
+        id: Box<str>,
     },
     /// Terminal: pass an engine's answer to its client.
     Reply {
@@ -218,6 +233,10 @@ pub struct Counters {
     pub retried: u64,
     /// Refusals by engines because of a dependency that they check themselves.
     pub unmet: u64,
+    /// Second copies sent of tasks that took long.
+    pub hedged: u64,
+    /// Tasks taken back from an engine's queue and placed anew.
+    pub recalled: u64,
     /// Answers that came after their task was answered.
     pub late: u64,
     /// All other rejected events.

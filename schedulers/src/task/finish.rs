@@ -8,7 +8,7 @@ use super::event::{Action, Measured, Reason, ReplyKind};
 use super::known::EngineId;
 use super::machine::{Ended, TaskScheduler};
 use super::rank::size_class;
-use super::state::{Edge, Failure, State, Task};
+use super::state::{Edge, Failure, Recall, Run, State, Task};
 use super::submit::ledger_word;
 use super::{FailKind, TaskKey};
 
@@ -39,25 +39,38 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     pub(super) fn result(&mut self, now: Time, id: &str, engine: &str, kind: ReplyKind, payload: P, measured: &Measured) {
         let Some(key) = self.find(id) else {
             if self.ledger.get(id) != 0 {
+                if let Some(ghost) = self.engines.find(engine).and_then(|place| self.ghosts.take(id, place)) {
+                    return self.release_ghost(now, ghost, measured);
+                }
                 return self.reject(Reason::AlreadyAnswered);
             }
             // Nobody has answered it before: its request was handled by an earlier scheduler. Its client may still wait.
             return self.actions.push_back(Action::PassOn { payload });
         };
-        let State::Running { engine: where_, .. } = self.tasks[key].state else { return self.reject(Reason::NotRunningThere) };
-
-        if self.engines.find(engine) != Some(where_) {
-            return self.reject(Reason::NotRunningThere);
-        }
+        let Some(where_) = self.engines.find(engine) else { return self.reject(Reason::NotRunningThere) };
+        let Some(run) = self.tasks[key].runs.iter().find(|run| run.engine == where_).copied() else {
+            return match self.ghosts.take(id, where_) {
+                Some(ghost) => self.result_of_ghost(now, key, ghost, kind, payload, measured),
+                None => self.reject(Reason::NotRunningThere),
+            };
+        };
         let ending = match kind {
             ReplyKind::Ok => Ending::Ok,
             ReplyKind::Failed => Ending::Failed,
             ReplyKind::Aborted => Ending::Cancelled,
             ReplyKind::Unmet => Ending::Unmet,
         };
-        self.stop_running(now, key, ending, measured);
+        self.end_run(now, key, where_, ending, measured);
         self.tasks[key].sent_before = None; // it got there: the next wait is a new one
+        let others = !self.tasks[key].runs.is_empty();
         match kind {
+            // The other copy may yet succeed.
+            ReplyKind::Failed | ReplyKind::Aborted if others => {}
+            // It was taken back before it had begun.
+            ReplyKind::Aborted if run.recall != Recall::No => {
+                self.counters.recalled += 1;
+                self.wait_again(now, key);
+            }
             ReplyKind::Ok | ReplyKind::Aborted => {
                 self.reply(key, payload, kind == ReplyKind::Ok, where_, size_class(measured.bytes));
             }
@@ -65,40 +78,63 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             ReplyKind::Unmet => {
                 self.counters.unmet += 1;
                 self.tasks[key].blacklist.push(where_);
-                self.wait_again(now, key);
+                if !others {
+                    self.wait_again(now, key);
+                }
             }
         }
         self.bury_if_idle(now, where_);
     }
 
     /// A lost engine whose last task has been answered need not be waited for.
-    fn bury_if_idle(&mut self, now: Time, id: EngineId) {
-        if self.engines.get(id).running.is_empty() {
+    pub(super) fn bury_if_idle(&mut self, now: Time, id: EngineId) {
+        if self.engines.get(id).running.is_empty() && self.engines.get(id).ghosts == 0 {
             self.bury(now, id);
         }
     }
 
-    /// Takes a task off its engine.
-    pub(super) fn stop_running(&mut self, now: Time, key: TaskKey, ending: Ending, measured: &Measured) {
+    /// Takes a task off one of its engines.
+    pub(super) fn end_run(&mut self, now: Time, key: TaskKey, id: EngineId, ending: Ending, measured: &Measured) {
+        let Some(run) = self.detach_run(key, id) else { return };
+        let task = &self.tasks[key];
+        let (class, lane) = (task.facts.class, task.rank.lane);
+        self.account(now, &run, class, Some(lane), ending, measured);
+    }
+
+    /// Takes a run out of its task and its engine's list, without a word to any policy: the engine still has it.
+    pub(super) fn detach_run(&mut self, key: TaskKey, id: EngineId) -> Option<Run> {
         let task = &mut self.tasks[key];
-        let State::Running { engine: id, ix, place, ticket, since, .. } = task.state else { return };
-        task.state = State::Blocked;
-        let (class, lane, order_ticket) = (task.facts.class, task.rank.lane, task.order_ticket);
-        let running = &mut self.engines.get_mut(id).running;
-        running.swap_remove(place as usize);
-        if let Some(&moved) = running.get(place as usize)
-            && let State::Running { place: its_place, .. } = &mut self.tasks[moved].state
-        {
-            *its_place = place;
+        let at = task.runs.iter().position(|run| run.engine == id)?;
+        let run = task.runs.remove(at);
+        if task.runs.is_empty() {
+            task.state = State::Blocked;
         }
-        let mut outcome = Outcome::new(ticket, ending, now.since(since));
+        if let Some(at) = run.look_at {
+            self.lookouts.remove(&(at, key, run.attempt));
+        }
+        let running = &mut self.engines.get_mut(id).running;
+        running.swap_remove(run.place as usize);
+        if let Some(&moved) = running.get(run.place as usize) {
+            self.tasks[moved].runs.iter_mut().filter(|other| other.engine == id).for_each(|other| other.place = run.place);
+        }
+        Some(run)
+    }
+
+    /// Tells the policies that a run is over; `lane` is nothing if the order was never charged for it.
+    pub(super) fn account(&mut self, now: Time, run: &Run, class: u64, lane: Option<u64>, ending: Ending, measured: &Measured) {
+        let (id, ix) = (run.engine, run.ix);
+        let mut outcome = Outcome::new(run.ticket, ending, now.since(run.since));
         outcome.run = measured.run;
+        let order_ticket = run.order_ticket;
         let run = measured.run.unwrap_or(outcome.latency);
         if ending == Ending::Ok && self.needs.intersects(Needs::ESTIMATE | Needs::SPEED) {
             self.placement.learned_mut().observe(now, class, ix, run, measured.bytes);
         }
         let mut opened = self.placement.outcome(now, ix, &outcome);
-        self.order.on_outcome(&OrderCx::new(now, self.placement.learned()), lane, order_ticket, ending, Some(run.as_secs_f64()));
+        if let Some(lane) = lane {
+            let cx = OrderCx::new(now, self.placement.learned());
+            self.order.on_outcome(&cx, lane, order_ticket, ending, Some(run.as_secs_f64()));
+        }
         if let Some(hwm) = self.admission.on_outcome(&AdmissionCx::new(now, self.placement.roster()), ix, &outcome) {
             opened |= self.placement.set_hwm(now, ix, hwm);
         }
@@ -121,24 +157,27 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     }
 
     /// Back among the waiting after an attempt, if any engine is left for it.
-    fn wait_again(&mut self, now: Time, key: TaskKey) {
+    pub(super) fn wait_again(&mut self, now: Time, key: TaskKey) {
         self.start_waiting(now, key);
         self.end_if_hopeless(now, key);
     }
 
     /// The engine of a dispatch is not connected: it is barred for a while, and the task waits as if it had never been sent.
     pub(super) fn send_failed(&mut self, now: Time, key: TaskKey, attempt: u32) {
-        match self.tasks.get(key).map(|task| (task.attempt, task.state)) {
-            Some((at, State::Running { engine, .. })) if at == attempt => {
-                self.stop_running(now, key, Ending::Lost, &Measured::default());
+        let run = self.tasks.get(key).and_then(|task| task.runs.iter().find(|run| run.attempt == attempt));
+        match run.map(|run| run.engine) {
+            Some(engine) => {
+                self.end_run(now, key, engine, Ending::Lost, &Measured::default());
                 if self.engines.is_up(engine) {
                     self.engines.get_mut(engine).unreachable_until = Some(now + self.limits.reconnect);
                     self.bar_or_admit(now, engine);
                 }
-                self.wait_again(now, key);
+                if self.tasks[key].runs.is_empty() {
+                    self.wait_again(now, key);
+                }
                 self.bury_if_idle(now, engine);
             }
-            _ => self.reject(Reason::StaleAttempt),
+            None => self.reject(Reason::StaleAttempt),
         }
     }
 
@@ -166,14 +205,14 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             return true;
         }
         let settled = if follow.all { !task.follow_places.is_empty() } else { follow.open == 0 };
-        settled && !task.allowed(false).iter().any(|&engine| self.engines.is_up(engine))
+        settled && !task.allowed_ever(false).iter().any(|&engine| self.engines.is_up(engine))
     }
 
     /// Ends a waiting task that no engine can ever run: with the failure it had, or as impossible. One that has failed and has a
     /// timeout waits for that instead, in case an engine joins.
     pub(super) fn end_if_hopeless(&mut self, now: Time, key: TaskKey) {
         let Some(task) = self.tasks.get(key) else { return };
-        if matches!(task.state, State::Running { .. }) || !self.is_hopeless(task) {
+        if task.state == State::Running || !self.is_hopeless(task) {
             return;
         }
         if task.last_failure.is_some() && task.timeout.is_some() && !task.after.unreachable() && !task.follow.unreachable() {
@@ -194,8 +233,9 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     }
 
     /// Terminal: an engine's answer.
-    fn reply(&mut self, key: TaskKey, payload: P, ok: bool, engine: EngineId, size: u8) {
+    pub(super) fn reply(&mut self, key: TaskKey, payload: P, ok: bool, engine: EngineId, size: u8) {
         self.counters.replied += 1;
+        self.cancel_copies(key);
         self.actions.push_back(Action::Reply { payload });
         self.end(key, ok, Some(engine), size);
     }

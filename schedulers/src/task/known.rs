@@ -35,6 +35,8 @@ pub(super) struct Known {
     pub(super) presence: Presence,
     /// Tasks in flight on it; each knows its place in here.
     pub(super) running: Vec<TaskKey>,
+    /// Tasks in flight on it whose answers no longer matter: they were answered elsewhere, or taken back.
+    pub(super) ghosts: u32,
     /// Ready tasks that may run only on a few engines, this among them.
     pub(super) parked: Queue,
     /// Live tasks that name it in targets or follow a task that ran on it; may hold dead keys until the next sweep.
@@ -85,6 +87,7 @@ impl KnownEngines {
             uuid: uuid.into(),
             presence: Presence::Gone,
             running: Vec::new(),
+            ghosts: 0,
             parked: Queue::default(),
             bound: Vec::new(),
             bound_swept: 0,

@@ -8,12 +8,16 @@ use hashbrown::HashTable;
 use pointsman_core::Ledger;
 use pointsman_policies::admission::Fixed;
 use pointsman_policies::order::Fifo;
-use pointsman_policies::{Admission, AdmissionCx, Joining, Learned, Needs, Order, Placement, Roster, Scheme, Time};
+use pointsman_policies::{
+    Admission, AdmissionCx, Joining, Learned, Needs, Order, Placement, Rebalance, Roster, Scheme, Time, rebalance,
+};
 use slotmap::SlotMap;
 use smallvec::SmallVec;
 
 use super::event::{Action, Counters, Event, Limits, Measured, Reason};
+use super::decisions::{Decision, DecisionLog};
 use super::growth::Growth;
+use super::ghosts::Ghosts;
 use super::known::{EngineId, KnownEngines, Presence};
 use super::queue::Queue;
 use super::state::{Edge, Failure, State, Task};
@@ -57,7 +61,14 @@ pub struct TaskScheduler<S, P> {
     /// Of all policies together.
     pub(super) needs: Needs,
     pub(super) admission: Box<dyn Admission>,
+    pub(super) rebalance: Box<dyn Rebalance>,
+    pub(super) rebalance_needs: Needs,
+    /// Tasks in flight that the rebalance policy wants to look at: when, and which attempt.
+    pub(super) lookouts: BTreeSet<(Time, TaskKey, u32)>,
+    /// What is still in flight of tasks that were answered elsewhere or taken back.
+    pub(super) ghosts: Ghosts,
     pub(super) growth: Growth,
+    pub(super) decisions: DecisionLog,
     /// A task's `follow` is a wish, because the scheme says so.
     pub(super) soft_follow: bool,
     pub(super) paused: bool,
@@ -122,7 +133,12 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             order_needs: Needs::empty(),
             needs: scheme_needs,
             admission: Box::new(Fixed::new(limits.hwm)),
+            rebalance: Box::new(rebalance::None),
+            rebalance_needs: Needs::empty(),
+            lookouts: BTreeSet::new(),
+            ghosts: Ghosts::default(),
             growth: Growth::default(),
+            decisions: DecisionLog::default(),
             paused: false,
             engines: KnownEngines::default(),
             tasks: SlotMap::with_key(),
@@ -153,9 +169,10 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             Event::EngineDraining { uuid, draining } => self.engine_draining(now, uuid, draining),
             Event::Submit { id, spec, payload, bytes } => self.submit(now, id, spec, payload, bytes),
             Event::Result { id, engine, kind, payload, measured } => self.result(now, id, engine, kind, payload, &measured),
+            Event::AbortNoted { id, engine } => self.abort_noted(now, id, engine),
             Event::SendFailed { task, attempt } => self.send_failed(now, task, attempt),
             Event::Cancel { id } => match self.find(id) {
-                Some(key) if !matches!(self.tasks[key].state, State::Running { .. }) => {
+                Some(key) if self.tasks[key].state != State::Running => {
                     self.leave_waiting(now, key);
                     self.fail(key, FailKind::Cancelled, None);
                 }
@@ -184,6 +201,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
                 _ => {}
             }
         }
+        self.look_out(now);
         self.placement.wake(now);
         self.settle(now);
     }
@@ -203,7 +221,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let task = self.deadlines.first().map(|&(at, _)| at);
         let put_off = self.set_aside.iter().filter_map(|(_, until)| *until).min();
         let behind = self.growth.is_behind().then_some(Time::ZERO);
-        [task, engines, put_off, behind, self.placement.next_wake()].into_iter().flatten().min()
+        let lookout = self.lookouts.first().map(|&(at, ..)| at);
+        [task, engines, put_off, behind, lookout, self.placement.next_wake()].into_iter().flatten().min()
     }
 
     /// An engine's uuid.
@@ -227,6 +246,16 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// What has been learned of classes of tasks and of engines.
     pub fn learned(&self) -> &Learned {
         self.placement.learned()
+    }
+
+    /// Keeps the last decisions with their reasons, so many; 0 for none. `stopwatch` measures what they cost.
+    pub fn log_decisions(&mut self, keep: usize, stopwatch: Option<pointsman_policies::Stopwatch>) {
+        self.decisions.set(keep, stopwatch);
+    }
+
+    /// The decisions made after the one of that number, oldest first, as far as they are kept.
+    pub fn decisions_since(&self, number: u64) -> impl Iterator<Item = &Decision> {
+        self.decisions.since(number)
     }
 
     /// What it has done so far.
@@ -288,10 +317,13 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let Presence::Dying(ix, _) = self.engines.get(id).presence else { return };
         let mut running = self.engines.get(id).running.clone();
         running.sort_unstable_by_key(|&key| self.tasks[key].seq); // the oldest goes back first
+        self.release_ghosts_of(now, id);
         for key in running {
-            self.stop_running(now, key, pointsman_policies::Ending::Lost, &Measured::default());
-            self.tasks[key].sent_before = None;
-            self.attempt_failed(now, key, Failure { engine: id, reply: None });
+            self.end_run(now, key, id, pointsman_policies::Ending::Lost, &Measured::default());
+            if self.tasks[key].runs.is_empty() {
+                self.tasks[key].sent_before = None;
+                self.attempt_failed(now, key, Failure { engine: id, reply: None });
+            }
         }
         self.placement.leave(now, ix);
         self.admission.on_leave(&AdmissionCx::new(now, self.placement.roster()), ix);
@@ -334,9 +366,10 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         self.placement.set_barred(now, ix, true);
         self.engines.set_presence(id, Presence::Dying(ix, now + self.limits.grace));
         self.engines.get_mut(id).unreachable_until = None;
-        if self.limits.grace.is_zero() || self.engines.get(id).running.is_empty() {
+        if self.limits.grace.is_zero() {
             self.bury(now, id);
         }
+        self.bury_if_idle(now, id);
         for key in self.bound_tasks(id) {
             self.end_if_hopeless(now, key);
         }

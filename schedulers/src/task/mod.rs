@@ -4,20 +4,25 @@
 //! Start from [`TaskScheduler`] and its calling order; [`Event`] and [`Action`] are its two sides, [`TaskSpec`] is what a task asks for.
 
 mod check;
+mod decisions;
 mod event;
+mod explain;
 mod finish;
 pub mod graph;
+mod ghosts;
 mod growth;
 mod known;
 mod machine;
 mod place;
 mod queue;
 mod rank;
+mod rebalance;
 mod spec;
 mod state;
 mod submit;
 mod swap;
 
+pub use decisions::Decision;
 pub use event::{Action, Counters, Event, FailKind, Limits, Measured, Reason, ReplyKind};
 pub use known::EngineId;
 pub use machine::TaskScheduler;

@@ -3,16 +3,17 @@
 
 use std::time::Duration;
 
-use pointsman_policies::{Candidates, Chosen, EngineIx, Needs, Request, Scheme, Time};
+use pointsman_policies::{Candidates, Chosen, Considered, EngineIx, Needs, Request, Scheme, Time};
 use smallvec::SmallVec;
 
 use super::TaskKey;
+use super::decisions::{Decision, MAX_CONSIDERED};
 use super::event::Action;
 use super::known::{EngineId, Presence};
 use super::machine::TaskScheduler;
 use super::queue::{Entry, Standing, standing};
 use super::rank::Inputs;
-use super::state::State;
+use super::state::{Recall, Run, State};
 
 /// How many tasks may be put off by the scheme at a time: those behind them are looked at meanwhile, and no more.
 const LOOK_AHEAD: usize = 16;
@@ -54,7 +55,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             task.state = State::Parked;
             let open = |&id: &EngineId| self.engines.up_ix(id).is_some_and(|ix| self.placement.roster().is_open(ix));
             self.turn.opened.extend(task.allowed(self.soft_follow).into_iter().filter(open));
-        } else if task.blacklist.is_empty() {
+        } else if task.blacklist.is_empty() && task.haunted.is_empty() {
             task.state = State::Ready;
         } else {
             task.state = State::TurnedAway(self.next_turn);
@@ -116,7 +117,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         loop {
             if self.set_aside.len() >= LOOK_AHEAD {
                 // What has not been looked at is looked at with the next event.
-                self.turn.released.extend(released.drain(..));
+                self.turn.released.append(&mut released);
                 self.turn.opened.sort_unstable();
                 self.turn.opened.dedup();
                 return;
@@ -174,7 +175,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let turned_away = loop {
             // Whoever excludes this engine does so for the rest of its stay in the log, so it is read once.
             match self.turned_away.range(engine.cursor..).next() {
-                Some((&turn, &key)) if tasks[key].blacklist.contains(&id) => engine.cursor = turn + 1,
+                Some((&turn, &key)) if tasks[key].excludes(id) => engine.cursor = turn + 1,
                 Some((&turn, &key)) => {
                     engine.cursor = turn;
                     let task = &tasks[key];
@@ -201,7 +202,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             Presence::Up(ix) => Some(ix),
             _ => None,
         };
-        self.tasks[key].blacklist.iter().filter_map(present).collect()
+        let task = &self.tasks[key];
+        task.blacklist.iter().chain(&task.haunted).filter_map(present).collect()
     }
 
     fn has_open_engine(&self, key: TaskKey) -> bool {
@@ -227,7 +229,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let facts = task.facts;
         let request =
             Request::new(candidates).attempt(task.attempt + 1).task(task.view(&facts, &inputs)).with_waiting(self.waiting);
-        let until = match self.placement.pick(now, &request) {
+        let chosen = if self.decisions.is_on() { self.pick_logged(now, key, &request) } else { self.placement.pick(now, &request) };
+        let until = match chosen {
             Chosen::Engine(ix) => return self.dispatch(now, key, ix, &request),
             Chosen::Defer { until } => until.map(|until| until.max(now + SOONEST)),
             Chosen::NoneOpen => None, // an engine closed between; the next that opens is asked
@@ -235,6 +238,36 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         self.leave_queues(key);
         self.tasks[key].state = State::SetAside;
         self.set_aside.push((key, until));
+    }
+
+    /// Asks the scheme and notes what it says of it.
+    fn pick_logged(&mut self, now: Time, key: TaskKey, request: &Request<'_>) -> Chosen {
+        let watch = self.decisions.stopwatch;
+        let start = watch.map_or(0, |watch| watch());
+        let (chosen, considered) = self.placement.pick_traced(now, request, true);
+        let cost_ns = watch.map_or(0, |watch| watch().saturating_sub(start));
+        let considered: SmallVec<[Considered; MAX_CONSIDERED]> = considered.iter().take(MAX_CONSIDERED).copied().collect();
+        let roster = self.placement.roster();
+        self.decisions.add(Decision {
+            number: 0,
+            at: now,
+            task: self.tasks[key].id.clone(),
+            attempt: request.attempt,
+            waiting: self.waiting,
+            open: roster.open_count(),
+            limit: match request.candidates {
+                Candidates::All => ("any", 0),
+                Candidates::Only(list) => ("only", list.len()),
+                Candidates::Except(list) => ("except", list.len()),
+            },
+            considered: considered.iter().map(|seen| (roster.number(seen.engine), seen.key)).collect(),
+            chosen: match chosen {
+                Chosen::Engine(engine) => Some(roster.number(engine)),
+                Chosen::Defer { .. } | Chosen::NoneOpen => None,
+            },
+            cost_ns,
+        });
+        chosen
     }
 
     /// Sends a waiting task to an engine.
@@ -245,6 +278,11 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         if let Some(deadline) = task.sent_before {
             self.deadlines.remove(&(deadline, key));
         }
+        self.begin_run(now, key, ix, request);
+    }
+
+    /// Sends a task that waits in no queue to an engine.
+    pub(super) fn begin_run(&mut self, now: Time, key: TaskKey, ix: EngineIx, request: &Request<'_>) {
         let order_ticket = self.tell_dispatched(now, key);
         let ticket = self.placement.dispatch(now, ix, request);
         let engine = self.engines.at(ix);
@@ -252,10 +290,22 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let place = running.len() as u32;
         running.push(key);
         self.counters.dispatched += 1;
+        let look_at = self.ask_lookout(now, key, ix);
         let task = &mut self.tasks[key];
         task.attempt += 1;
-        task.order_ticket = order_ticket;
-        task.state = State::Running { engine, ix, place, ticket, since: now, dispatch: self.counters.dispatched };
+        task.state = State::Running;
+        task.runs.push(Run {
+            engine,
+            ix,
+            place,
+            attempt: task.attempt,
+            dispatch: self.counters.dispatched,
+            since: now,
+            ticket,
+            order_ticket,
+            look_at,
+            recall: Recall::No,
+        });
         let payload = task.payload.clone();
         self.actions.push_back(Action::Dispatch { task: key, attempt: task.attempt, engine, payload });
     }

@@ -118,7 +118,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             State::TurnedAway(turn) => {
                 self.turned_away.insert(turn, key);
             }
-            State::SetAside | State::Blocked | State::Running { .. } => {}
+            State::SetAside | State::Blocked | State::Running => {}
         }
     }
 
@@ -142,7 +142,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
                 self.turned_away.remove(&turn);
             }
             State::SetAside => self.set_aside.retain(|(other, _)| *other != key),
-            State::Blocked | State::Running { .. } => {}
+            State::Blocked | State::Running => {}
         }
     }
 }

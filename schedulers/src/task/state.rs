@@ -33,15 +33,37 @@ pub(super) enum State {
     TurnedAway(u64),
     /// Put off by the scheme, until something happens or a time that it named.
     SetAside,
-    Running {
-        engine: EngineId,
-        ix: EngineIx,
-        place: u32,
-        ticket: Ticket,
-        since: Time,
-        /// Which dispatch of all it was.
-        dispatch: u64,
-    },
+    /// At one engine, or at two at once.
+    Running,
+}
+
+/// A task at an engine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    pub(super) engine: EngineId,
+    pub(super) ix: EngineIx,
+    /// Its place in the engine's list of tasks in flight.
+    pub(super) place: u32,
+    pub(super) attempt: u32,
+    /// Which dispatch of all it was.
+    pub(super) dispatch: u64,
+    pub(super) since: Time,
+    /// The scheme's word, and the order's.
+    pub(super) ticket: Ticket,
+    pub(super) order_ticket: Ticket,
+    /// When the rebalance policy wants to look at it.
+    pub(super) look_at: Option<Time>,
+    pub(super) recall: Recall,
+}
+
+/// Whether a task is being taken back from its engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recall {
+    No,
+    /// The engine was asked to drop it.
+    Asked,
+    /// It will: what it had begun by then has been answered by that time.
+    Until(Time),
 }
 
 impl State {
@@ -114,15 +136,16 @@ pub(super) struct Task<P> {
     pub(super) ready_since: Time,
     /// The number of the end that released it, if it waited for any.
     pub(super) release: u64,
-    /// Where the order has put it, and the order's word while it is in flight.
+    /// Where the order has put it.
     pub(super) rank: Rank,
-    pub(super) order_ticket: Ticket,
     /// Where results are that it depends on, and the classes of their sizes.
     pub(super) inputs: SmallVec<[(EngineId, u8); 2]>,
     /// Its place in the graph, while the order looks at that.
     pub(super) level_s: f64,
     pub(super) sketch: Option<Box<Sketch>>,
     pub(super) state: State,
+    /// Where it is in flight.
+    pub(super) runs: SmallVec<[Run; 1]>,
     /// Counts stays in queues, so that old entries are recognised.
     pub(super) epoch: u32,
     pub(super) after: Progress,
@@ -135,6 +158,8 @@ pub(super) struct Task<P> {
     pub(super) targets: Option<Box<[EngineId]>>,
     /// Engines that failed it or turned it away.
     pub(super) blacklist: SmallVec<[EngineId; 2]>,
+    /// Engines from which it was taken back and that have not said so yet: it must not be sent there meanwhile.
+    pub(super) haunted: SmallVec<[EngineId; 1]>,
     pub(super) retries: u32,
     pub(super) timeout: Option<Duration>,
     pub(super) deadline: Option<Time>,
@@ -157,7 +182,20 @@ impl<P> Task<P> {
 
     /// The engines it may use now, for a bound task: targets and places of followed tasks, less the blacklist.
     pub(super) fn allowed(&self, soft_follow: bool) -> SmallVec<[EngineId; 4]> {
-        let fresh = |engine: &EngineId| !self.blacklist.contains(engine);
+        self.allowed_but(soft_follow, |engine| !self.excludes(*engine))
+    }
+
+    /// The same whether or not it is on its way back from there.
+    pub(super) fn allowed_ever(&self, soft_follow: bool) -> SmallVec<[EngineId; 4]> {
+        self.allowed_but(soft_follow, |engine| !self.blacklist.contains(engine))
+    }
+
+    /// Whether it must not be sent to an engine, of those that it may use.
+    pub(super) fn excludes(&self, engine: EngineId) -> bool {
+        self.blacklist.contains(&engine) || self.haunted.contains(&engine)
+    }
+
+    fn allowed_but(&self, soft_follow: bool, fresh: impl Fn(&EngineId) -> bool) -> SmallVec<[EngineId; 4]> {
         match (&self.targets, self.follow.empty || soft_follow) {
             (Some(targets), true) => targets.iter().copied().filter(fresh).collect(),
             // Targets are sorted, so each place costs a binary search.

@@ -1,7 +1,7 @@
 //! The first part of a task's life: admission. Dependencies become counters and edges here, names of engines become numbers, and
 //! what can never run is refused at once, always with a reply.
 
-use pointsman_policies::{Rank, Scheme, Ticket, Time};
+use pointsman_policies::{Rank, Scheme, Time};
 use smallvec::SmallVec;
 
 use super::event::{Action, Reason};
@@ -96,11 +96,11 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             ready_since: now,
             release: 0,
             rank: Rank::default(),
-            order_ticket: Ticket::default(),
             inputs: SmallVec::new(),
             level_s: 0.0,
             sketch: None,
             state: State::Blocked,
+            runs: SmallVec::new(),
             epoch: 0,
             after: Progress::of(&spec.after),
             follow: Progress::of(&spec.follow),
@@ -108,6 +108,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             follow_nowhere: false,
             targets,
             blacklist: SmallVec::new(),
+            haunted: SmallVec::new(),
             retries: spec.retries,
             timeout: spec.timeout,
             deadline: None,

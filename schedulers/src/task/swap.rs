@@ -1,39 +1,66 @@
 //! Policies changed while tasks wait and run: the new one is told the present as if it had been there from the start, and nothing is
 //! lost, sent twice, or moved from where it is.
 
-use pointsman_policies::{Admission, AdmissionCx, Candidates, EngineIx, Needs, Order, Request, Scheme, Time};
+use pointsman_policies::{
+    Admission, AdmissionCx, Candidates, EngineIx, InFlight, Needs, Order, Placement, Rebalance, Request, Scheme, ShadowReport, Stopwatch,
+    Ticket, Time,
+};
 
 use super::TaskKey;
 use super::machine::TaskScheduler;
 use super::rank::Inputs;
-use super::state::State;
 
 impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// Puts another scheme in the place of this one, which it returns. O(engines + tasks in flight), and O(tasks waiting) where the two
     /// treat `follow` differently.
     pub fn set_scheme(&mut self, now: Time, scheme: S) -> S {
-        let running = self.running_in_order();
-        let facts: Vec<_> = running.iter().map(|&(key, _)| self.tasks[key].facts).collect();
-        let no_inputs = Inputs::new();
-        let requests: Vec<(EngineIx, Request<'_>)> = running
-            .iter()
-            .zip(&facts)
-            .map(|(&(key, ix), facts)| {
-                let task = &self.tasks[key];
-                (ix, Request::new(Candidates::All).attempt(task.attempt).task(task.view(facts, &no_inputs)))
-            })
-            .collect();
-        let tasks = &mut self.tasks;
-        let former = self.placement.replace(now, scheme, &requests, |index, new| {
-            if let State::Running { ticket, .. } = &mut tasks[running[index].0].state {
-                *ticket = new;
-            }
-        });
+        let former = self.with_flights(|placement, running, hand_out| placement.replace(now, scheme, running, hand_out));
         self.sum_needs();
         self.set_soft_follow(now);
         self.look_at_all();
         self.settle(now);
         former
+    }
+
+    /// Lets other schemes decide on the same state without acting, from now on; none if the list is empty. O(shadows * (engines + tasks
+    /// in flight)).
+    pub fn set_shadows(&mut self, now: Time, schemes: Vec<(String, Box<dyn Scheme>)>, stopwatch: Option<Stopwatch>) {
+        self.with_flights(|placement, running, hand_out| placement.set_shadows(now, schemes, stopwatch, running, hand_out));
+        self.sum_needs();
+    }
+
+    /// What came of the shadows so far.
+    pub fn shadow_reports(&self) -> impl Iterator<Item = &ShadowReport> {
+        self.placement.shadow_reports()
+    }
+
+    /// Shows the placement everything that is in flight, and keeps the tickets that it hands out.
+    fn with_flights<R>(
+        &mut self,
+        change: impl FnOnce(&mut Placement<S>, &[InFlight<'_>], &mut dyn FnMut(usize, Ticket)) -> R,
+    ) -> R {
+        let running = self.running_in_order();
+        let facts: Vec<_> = running.iter().map(|&(key, _)| self.tasks[key].facts).collect();
+        let no_inputs = Inputs::new();
+        let mut flights: Vec<InFlight<'_>> = Vec::new();
+        for (&(key, engine), facts) in running.iter().zip(&facts) {
+            let task = &self.tasks[key];
+            let request = Request::new(Candidates::All).attempt(task.attempt).task(task.view(facts, &no_inputs));
+            let ticket = task.runs.iter().find(|run| run.ix == engine).map_or(Ticket::default(), |run| run.ticket);
+            flights.push(InFlight { engine, ticket, request });
+        }
+        for ghost in self.ghosts.values().flatten() {
+            flights.push(InFlight { engine: ghost.run.ix, ticket: ghost.run.ticket, request: Request::new(Candidates::All) });
+        }
+        let mut tickets: Vec<Ticket> = flights.iter().map(|flight| flight.ticket).collect();
+        let result = change(&mut self.placement, &flights, &mut |index, ticket| tickets[index] = ticket);
+        for (&(key, ix), &ticket) in running.iter().zip(&tickets) {
+            self.tasks[key].runs.iter_mut().filter(|run| run.ix == ix).for_each(|run| run.ticket = ticket);
+        }
+        for (ghost, &ticket) in self.ghosts.values_mut().flatten().zip(&tickets[running.len()..]) {
+            ghost.run.ticket = ticket;
+        }
+        result
     }
 
     /// Puts another order in the place of this one: every waiting task is ranked anew, and those in flight are charged to their lanes.
@@ -48,11 +75,15 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             self.engines.get_mut(id).parked.clear();
         }
         self.set_growth(self.order_needs);
-        for (key, _) in self.running_in_order() {
+        for (key, ix) in self.running_in_order() {
             let rank = self.ask_rank(now, key);
             self.tasks[key].rank = rank;
             self.tell_waiting(now, rank.lane);
-            self.tasks[key].order_ticket = self.tell_dispatched(now, key);
+            let ticket = self.tell_dispatched(now, key);
+            self.tasks[key].runs.iter_mut().filter(|run| run.ix == ix).for_each(|run| run.order_ticket = ticket);
+        }
+        for ghost in self.ghosts.values_mut().flatten() {
+            ghost.is_charged = false;
         }
         for key in self.waiting_in_order() {
             let rank = self.ask_rank(now, key);
@@ -80,11 +111,36 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         self.settle(now);
     }
 
+    /// Puts another rebalance policy in the place of this one; it is asked about every task in flight. O(tasks in flight).
+    pub fn set_rebalance(&mut self, now: Time, rebalance: Box<dyn Rebalance>) {
+        self.rebalance_needs = rebalance.needs();
+        self.rebalance = rebalance;
+        self.sum_needs();
+        self.lookouts.clear();
+        for (key, ix) in self.running_in_order() {
+            let look_at = self.ask_lookout(now, key, ix);
+            self.tasks[key].runs.iter_mut().filter(|run| run.ix == ix).for_each(|run| run.look_at = look_at);
+        }
+        self.settle(now);
+    }
+
     /// Stops sending tasks, or goes on. What is in flight is answered as ever.
     pub fn set_paused(&mut self, now: Time, paused: bool) {
         self.paused = paused;
         self.look_at_all();
         self.settle(now);
+    }
+
+    /// The engine of a number. O(engines).
+    pub fn engine_by_number(&self, number: u64) -> Option<&str> {
+        let roster = self.placement.roster();
+        let ix = roster.live_engines().find(|&ix| roster.number(ix) == number)?;
+        Some(self.uuid(self.engines.at(ix)))
+    }
+
+    /// How many tasks lack nothing but an engine.
+    pub fn waiting_tasks(&self) -> usize {
+        self.waiting
     }
 
     /// Whether it sends nothing at the moment.
@@ -98,7 +154,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     }
 
     fn sum_needs(&mut self) {
-        self.needs = self.placement.needs() | self.order_needs | self.admission.needs();
+        self.needs = self.placement.all_needs() | self.order_needs | self.admission.needs() | self.rebalance_needs;
     }
 
     /// Every open engine may have something to do now. O(engines).
@@ -111,9 +167,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     fn running_in_order(&self) -> Vec<(TaskKey, EngineIx)> {
         let mut running: Vec<(u64, TaskKey, EngineIx)> = Vec::new();
         for (key, task) in &self.tasks {
-            if let State::Running { ix, dispatch, .. } = task.state {
-                running.push((dispatch, key, ix));
-            }
+            running.extend(task.runs.iter().map(|run| (run.dispatch, key, run.ix)));
         }
         running.sort_unstable_by_key(|&(dispatch, ..)| dispatch);
         running.into_iter().map(|(_, key, ix)| (key, ix)).collect()

@@ -259,7 +259,7 @@ impl World {
             model.result(self.now, id, engine, kind, answer);
         }
         let payload = Payload::Answer(answer);
-        let run = (answer % 3 > 0).then(|| Duration::from_millis(answer % 50));
+        let run = (!answer.is_multiple_of(3)).then(|| Duration::from_millis(answer % 50));
         let measured = Measured { run, bytes: answer * 50 };
         self.machine.handle(self.now, Event::Result { id, engine, kind, payload, measured });
         self.settle(format!("answer {id} from {engine}: {kind:?}"))
@@ -308,7 +308,14 @@ impl World {
             PolicySpec::named(names[rng.below(names.len())])
         };
         let known = self.model.is_some();
-        let what = match self.rng.below(3) {
+        let what = match self.rng.below(4) {
+            3 => {
+                let specs: Vec<PolicySpec> = (0..self.rng.below(3)).map(|_| any(&mut self.rng, Axis::Placement)).collect();
+                let shadows = specs.iter().map(|spec| (spec.to_string(), registry.build(spec).unwrap())).collect();
+                self.machine.set_shadows(self.now, shadows, None);
+                self.machine.log_decisions(self.rng.below(20), None);
+                format!("shadows {specs:?}")
+            }
             0 => {
                 self.scheme = ["leastload", "lru"][self.rng.below(2)];
                 let spec = if known { PolicySpec::named(self.scheme) } else { any(&mut self.rng, Axis::Placement) };

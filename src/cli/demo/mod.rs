@@ -56,7 +56,7 @@ pub(super) struct Options {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the demo.
-pub(super) fn run(options: &Options, registry: &Registry) -> ExitCode {
+pub(super) fn run(options: &Options, registry: &Arc<Registry>) -> ExitCode {
     start_plain_log(&options.log);
     match show(options, registry) {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,7 +64,7 @@ pub(super) fn run(options: &Options, registry: &Registry) -> ExitCode {
     }
 }
 
-fn show(options: &Options, registry: &Registry) -> anyhow::Result<()> {
+fn show(options: &Options, registry: &Arc<Registry>) -> anyhow::Result<()> {
     if !(2..=60).contains(&options.tiles) || !(4..=1024).contains(&options.tile_rows) {
         bail!("--tiles must be from 2 to 60 and --tile-rows from 4 to 1024");
     }
@@ -100,7 +100,7 @@ fn show(options: &Options, registry: &Registry) -> anyhow::Result<()> {
 /// One factorisation under one scheme, on a controller and engines of its own.
 fn run_once(
     options: &Options,
-    registry: &Registry,
+    registry: &Arc<Registry>,
     scheme: &PolicySpec,
     engines: usize,
     plan: &[cholesky::Step],
@@ -109,9 +109,9 @@ fn run_once(
     let folder = tempfile::tempdir()?;
     let mut config = Config::default();
     config.controller.profile_dir = Some(folder.path().to_owned());
-    config.scheduler.scheme = scheme.clone();
-    config.scheduler.hwm = Some(options.hwm);
-    config.scheduler.seed = Some(options.seed);
+    config.policy.placement = scheme.clone();
+    config.policy.set_hwm(options.hwm);
+    config.policy.seed = Some(options.seed);
     config.heartbeat.period_ms = 500;
     config.records.store = Store::Sqlite;
     let controller = Controller::start(&config, registry)?;

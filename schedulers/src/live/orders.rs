@@ -1,0 +1,114 @@
+//! What a running scheduler can be told: other policies, to pause, to drain an engine; and what it can be asked. Policies come ready made
+//! and checked, so that an order either takes effect as a whole or was refused before it got here.
+
+use pointsman_core::hub::driver::HubInput;
+use pointsman_policies::{Admission, Order, Rebalance, Scheme};
+use serde_json::{Value, json};
+
+use super::tasks::{Driver, stopwatch};
+use crate::task::Event;
+
+/// A policy to take over on its axis.
+pub enum PolicyChange {
+    /// Which engine takes a task.
+    Placement(Box<dyn Scheme>),
+    /// Which task goes next.
+    Order(Box<dyn Order>),
+    /// How many tasks an engine may have.
+    Admission(Box<dyn Admission>),
+    /// Whether a task is left where it was sent.
+    Rebalance(Box<dyn Rebalance>),
+}
+
+/// Something to be done, or answered, by a running scheduler.
+pub enum SchedulerOrder {
+    /// Other policies, all of them before anything else happens; `text` is what is in force then, for the records.
+    Policies {
+        /// The new ones.
+        changes: Vec<PolicyChange>,
+        /// All four in words.
+        text: Box<str>,
+        /// What to answer when it has been done.
+        answer: Value,
+    },
+    /// Send nothing more, or go on.
+    Pause(bool),
+    /// Send nothing more to an engine, or go on.
+    Drain {
+        /// The engine's number.
+        engine: u64,
+        /// Whether it drains.
+        draining: bool,
+    },
+    /// Say how things are.
+    Show(Value),
+    /// Say why a task waits, or where it went and why.
+    Explain(String),
+    /// Let these decide without acting, instead of those that do.
+    Shadow(Vec<(String, Box<dyn Scheme>)>),
+}
+
+impl std::fmt::Debug for SchedulerOrder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            SchedulerOrder::Policies { text, .. } => text,
+            SchedulerOrder::Pause(_) => "pause",
+            SchedulerOrder::Drain { .. } => "drain",
+            SchedulerOrder::Show(_) => "show",
+            SchedulerOrder::Explain(_) => "explain",
+            SchedulerOrder::Shadow(_) => "shadow",
+        })
+    }
+}
+
+impl Driver {
+    /// Does as it is told and answers whoever asked.
+    pub(super) fn follow(&mut self, number: u64, order: SchedulerOrder) {
+        let outcome = self.obey(order);
+        if number != 0 {
+            self.tell(HubInput::Errand(number, outcome), 1024);
+        }
+    }
+
+    fn obey(&mut self, order: SchedulerOrder) -> Result<Value, String> {
+        let now = self.now();
+        match order {
+            SchedulerOrder::Policies { changes, text, answer } => {
+                for change in changes {
+                    match change {
+                        PolicyChange::Placement(scheme) => drop(self.machine.set_scheme(now, scheme)),
+                        PolicyChange::Order(order) => self.machine.set_order(now, order),
+                        PolicyChange::Admission(admission) => self.machine.set_admission(now, admission),
+                        PolicyChange::Rebalance(rebalance) => self.machine.set_rebalance(now, rebalance),
+                    }
+                }
+                tracing::info!("policies: {text}");
+                self.tell(HubInput::Policies(text), 128);
+                Ok(answer)
+            }
+            SchedulerOrder::Pause(paused) => {
+                self.machine.set_paused(now, paused);
+                tracing::info!("{}", if paused { "paused: no task is sent until told to resume" } else { "resumed" });
+                Ok(json!({"paused": paused}))
+            }
+            SchedulerOrder::Drain { engine, draining } => {
+                let uuid = self.machine.engine_by_number(engine).ok_or_else(|| format!("there is no engine {engine}"))?.to_owned();
+                self.machine.handle(now, Event::EngineDraining { uuid: &uuid, draining });
+                let left = self.machine.in_flight_on(&uuid);
+                Ok(json!({"engine": engine, "draining": draining, "in_flight": left}))
+            }
+            SchedulerOrder::Explain(task) => {
+                self.machine.explain(now, &task).ok_or_else(|| format!("no task of the id '{task}' has been submitted"))
+            }
+            SchedulerOrder::Shadow(schemes) => {
+                let names: Vec<String> = schemes.iter().map(|(name, _)| name.clone()).collect();
+                self.machine.set_shadows(now, schemes, Some(stopwatch));
+                Ok(json!({"shadows": names}))
+            }
+            SchedulerOrder::Show(mut answer) => {
+                answer["state"] = self.machine.overview(now);
+                Ok(answer)
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What is still in flight of tasks that have been answered by another engine or were taken back: each holds its engine's place until that
+//! engine has answered or gone, so that limits and loads stay true.
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use pointsman_policies::{Ending, Scheme, Time};
+use smallvec::SmallVec;
+
+use super::TaskKey;
+use super::event::{Action, Measured, ReplyKind};
+use super::known::EngineId;
+use super::machine::TaskScheduler;
+use super::rank::size_class;
+use super::state::{Run, State};
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ghost {
+    pub(super) run: Run,
+    pub(super) class: u64,
+    pub(super) lane: u64,
+    /// Whether the order in force was told that it was sent.
+    pub(super) is_charged: bool,
+}
+
+/// Ghosts by the ids of their tasks.
+#[derive(Debug, Default)]
+pub(super) struct Ghosts(HashMap<Box<str>, SmallVec<[Ghost; 1]>, FixedState>);
+
+impl Ghosts {
+    pub(super) fn add(&mut self, id: &str, ghost: Ghost) {
+        self.0.entry(id.into()).or_default().push(ghost);
+    }
+
+    /// The ghost of a task at an engine, which is none any more.
+    pub(super) fn take(&mut self, id: &str, engine: EngineId) -> Option<Ghost> {
+        let list = self.0.get_mut(id)?;
+        let at = list.iter().position(|ghost| ghost.run.engine == engine)?;
+        let ghost = list.remove(at);
+        if list.is_empty() {
+            self.0.remove(id);
+        }
+        Some(ghost)
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &SmallVec<[Ghost; 1]>> {
+        self.0.values()
+    }
+
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut SmallVec<[Ghost; 1]>> {
+        self.0.values_mut()
+    }
+}
+
+impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
+    /// Makes a ghost of a run that is in flight.
+    pub(super) fn give_up_run(&mut self, key: TaskKey, engine: EngineId) {
+        let Some(run) = self.detach_run(key, engine) else { return };
+        let task = &self.tasks[key];
+        self.ghosts.add(&task.id, Ghost { run, class: task.facts.class, lane: task.rank.lane, is_charged: true });
+        self.engines.get_mut(engine).ghosts += 1;
+    }
+
+    /// A task has its answer: what is still in flight of it is cancelled.
+    pub(super) fn cancel_copies(&mut self, key: TaskKey) {
+        while let Some(run) = self.tasks[key].runs.first().copied() {
+            let id = self.tasks[key].id.clone();
+            self.actions.push_back(Action::Abort { engine: run.engine, id });
+            self.give_up_run(key, run.engine);
+        }
+    }
+
+    /// A ghost has been answered.
+    pub(super) fn release_ghost(&mut self, now: Time, ghost: Ghost, measured: &Measured) {
+        let engine = ghost.run.engine;
+        self.engines.get_mut(engine).ghosts -= 1;
+        self.account(now, &ghost.run, ghost.class, ghost.is_charged.then_some(ghost.lane), Ending::Cancelled, measured);
+        self.bury_if_idle(now, engine);
+    }
+
+    /// A task that was taken back from an engine and lives elsewhere was answered there: dropped as asked, or it had begun after all, and
+    /// then the first answer is its answer.
+    pub(super) fn result_of_ghost(&mut self, now: Time, key: TaskKey, ghost: Ghost, kind: ReplyKind, payload: P, measured: &Measured) {
+        let engine = ghost.run.engine;
+        if kind == ReplyKind::Ok {
+            if self.tasks[key].state != State::Running {
+                self.leave_waiting(now, key);
+            }
+            self.reply(key, payload, true, engine, size_class(measured.bytes));
+        } else {
+            self.lay_to_rest(now, key, engine);
+        }
+        self.release_ghost(now, ghost, measured);
+    }
+
+    /// A task may be sent again to an engine that it was taken back from.
+    fn lay_to_rest(&mut self, now: Time, key: TaskKey, engine: EngineId) {
+        let waits = self.tasks[key].state.is_waiting_for_engine();
+        if waits {
+            self.withdraw(now, key);
+        }
+        self.tasks[key].haunted.retain(|other| *other != engine);
+        if waits {
+            self.release_if_met(now, key);
+        }
+    }
+
+    /// An engine has gone, and its ghosts with it.
+    pub(super) fn release_ghosts_of(&mut self, now: Time, engine: EngineId) {
+        let mut gone: SmallVec<[Ghost; 4]> = SmallVec::new();
+        let haunted: Vec<Box<str>> = self.ghosts.0.iter().filter(|(_, list)| list.iter().any(|g| g.run.engine == engine)).map(|(id, _)| id.clone()).collect();
+        for id in haunted {
+            if let Some(key) = self.find(&id) {
+                self.lay_to_rest(now, key, engine);
+            }
+        }
+        self.ghosts.0.retain(|_, list| {
+            list.retain(|ghost| {
+                let here = ghost.run.engine == engine;
+                gone.extend(here.then_some(*ghost));
+                !here
+            });
+            !list.is_empty()
+        });
+        gone.sort_unstable_by_key(|ghost| ghost.run.dispatch);
+        for ghost in gone {
+            self.engines.get_mut(engine).ghosts -= 1;
+            let lane = ghost.is_charged.then_some(ghost.lane);
+            self.account(now, &ghost.run, ghost.class, lane, Ending::Lost, &Measured::default());
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Where the rebalance policy meets tasks in flight: when it looks at one again, and what it then does. A second copy is a run beside the
+//! first; a task that is taken back becomes a ghost where it was, once its engine has taken note and cannot have begun it.
+
+use std::time::Duration;
+
+use pointsman_policies::{Candidates, Chosen, EngineIx, Flight, Move, Needs, RebalanceCx, Request, Scheme, Time};
+use smallvec::SmallVec;
+
+use super::TaskKey;
+use super::event::Action;
+use super::known::EngineId;
+use super::machine::TaskScheduler;
+use super::rank::Inputs;
+use super::state::{Recall, Run};
+
+/// How long after an engine has taken note of an abort the answers arrive that it had sent before. The two travel on different
+/// connections; an answer that is on its way for longer could mean that the task had begun, and would run twice.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(250);
+
+impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
+    /// Asks the policy when it wants to look at a task that was just sent, or that is in flight when it takes over.
+    pub(super) fn ask_lookout(&mut self, now: Time, key: TaskKey, ix: EngineIx) -> Option<Time> {
+        let task = &self.tasks[key];
+        let view = task.view(&task.facts, &[]).shown(self.rebalance_needs);
+        let cx = RebalanceCx::new(now, self.placement.roster(), self.placement.learned());
+        let at = self.rebalance.on_dispatch(&cx, &view, ix)?;
+        let attempt = task.runs.iter().find(|run| run.ix == ix).map_or(task.attempt + 1, |run| run.attempt);
+        self.lookouts.insert((at, key, attempt));
+        Some(at)
+    }
+
+    /// Looks at the tasks whose time has come.
+    pub(super) fn look_out(&mut self, now: Time) {
+        while let Some(&(at, key, attempt)) = self.lookouts.first()
+            && at <= now
+        {
+            self.lookouts.pop_first();
+            let Some(run) = self.tasks.get_mut(key).and_then(|task| task.runs.iter_mut().find(|run| run.attempt == attempt)) else {
+                continue;
+            };
+            run.look_at = None;
+            let run = *run;
+            match run.recall {
+                Recall::No => self.ask_move(now, key, &run),
+                Recall::Asked => {} // the engine has not answered; the task stays
+                Recall::Until(_) => self.take_back(now, key, &run),
+            }
+        }
+    }
+
+    fn look_again(&mut self, key: TaskKey, run: &Run, at: Time) {
+        let runs = &mut self.tasks[key].runs;
+        if let Some(run) = runs.iter_mut().find(|other| other.attempt == run.attempt) {
+            run.look_at = Some(at);
+            self.lookouts.insert((at, key, run.attempt));
+        }
+    }
+
+    /// How many tasks were sent to an engine before this one and are still there. O(tasks in flight there).
+    fn ahead_of(&self, run: &Run) -> u32 {
+        let engine = self.engines.get(run.engine);
+        let earlier = |key: &&TaskKey| self.tasks[**key].runs.iter().any(|other| other.engine == run.engine && other.dispatch < run.dispatch);
+        engine.running.iter().filter(earlier).count() as u32
+    }
+
+    fn ask_move(&mut self, now: Time, key: TaskKey, run: &Run) {
+        let flight = Flight::new(run.ix, run.since, self.ahead_of(run));
+        let task = &self.tasks[key];
+        let view = task.view(&task.facts, &[]).shown(self.rebalance_needs);
+        let cx = RebalanceCx::new(now, self.placement.roster(), self.placement.learned());
+        match self.rebalance.on_overdue(&cx, &view, &flight) {
+            Move::Leave => {}
+            Move::Again(at) => self.look_again(key, run, at.max(now + Duration::from_millis(1))),
+            // One copy besides the first is enough, and only where its client has allowed it.
+            Move::Hedge if task.runs.len() > 1 || !task.facts.hints.hedge || self.paused => {}
+            Move::Hedge => {
+                if !self.send_copy(now, key) {
+                    self.look_again(key, run, now + Duration::from_millis(50));
+                }
+            }
+            Move::Recall if flight.ahead == 0 || task.runs.len() > 1 || self.paused => {}
+            Move::Recall => {
+                let id = task.id.clone();
+                self.actions.push_back(Action::Abort { engine: run.engine, id });
+                self.tasks[key].runs[0].recall = Recall::Asked;
+            }
+        }
+    }
+
+    /// Sends a second copy to another engine that has room. False if there is none.
+    fn send_copy(&mut self, now: Time, key: TaskKey) -> bool {
+        let task = &self.tasks[key];
+        let there: SmallVec<[EngineId; 2]> = task.runs.iter().map(|run| run.engine).collect();
+        let (only, mut except): (SmallVec<[EngineIx; 8]>, SmallVec<[EngineIx; 8]>);
+        let candidates = if task.is_bound(self.soft_follow) {
+            let open = |id: EngineId| self.engines.up_ix(id).filter(|&ix| self.placement.roster().is_open(ix));
+            only = task.allowed(self.soft_follow).into_iter().filter(|id| !there.contains(id)).filter_map(open).collect();
+            Candidates::Only(&only)
+        } else {
+            except = self.excluded(key);
+            except.extend(there.iter().filter_map(|&id| self.engines.up_ix(id)));
+            Candidates::Except(&except)
+        };
+        let inputs = if self.placement.needs().contains(Needs::INPUTS) { self.inputs(key) } else { Inputs::new() };
+        let task = &self.tasks[key];
+        let facts = task.facts;
+        let request =
+            Request::new(candidates).attempt(task.attempt + 1).task(task.view(&facts, &inputs)).with_waiting(self.waiting + 1);
+        let Chosen::Engine(ix) = self.placement.pick(now, &request) else { return false };
+        self.tell_waiting(now, self.tasks[key].rank.lane); // for the order it is a task like any other
+        self.begin_run(now, key, ix, &request);
+        self.counters.hedged += 1;
+        true
+    }
+
+    /// The engine has taken note that it shall drop a task. What it had sent before is waited for.
+    pub(super) fn abort_noted(&mut self, now: Time, id: &str, engine: &str) {
+        let (Some(key), Some(engine)) = (self.find(id), self.engines.find(engine)) else { return };
+        let asked = |run: &&mut Run| run.engine == engine && run.recall == Recall::Asked;
+        let Some(run) = self.tasks[key].runs.iter_mut().find(asked) else { return };
+        let until = now + ANSWERS_WITHIN;
+        run.recall = Recall::Until(until);
+        let run = *run;
+        self.look_again(key, &run, until);
+    }
+
+    /// If what was before it in its engine's queue is still there, the task has not begun, and will not: it is placed anew.
+    fn take_back(&mut self, now: Time, key: TaskKey, run: &Run) {
+        if self.ahead_of(run) == 0 {
+            return; // it may have begun; its engine answers either way
+        }
+        self.give_up_run(key, run.engine);
+        self.tasks[key].haunted.push(run.engine);
+        self.counters.recalled += 1;
+        self.wait_again(now, key);
+    }
+}

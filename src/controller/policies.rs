@@ -1,0 +1,144 @@
+//! The policies of a running controller: what is in force, and the errands by which it is changed. Whatever is asked for is built and checked
+//! here first; the scheduler gets it whole, or it was refused and nothing has changed.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pointsman_core::hub::driver::HubInput;
+use pointsman_core::net::Outbox;
+use pointsman_policies::{Axis, PolicySpec, Registry};
+use pointsman_schedulers::live::{PolicyChange, SchedulerOrder, TaskInput};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::config::{Policies, Resolved};
+
+/// What the program's own tools may ask.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "action", rename_all = "lowercase", deny_unknown_fields)]
+enum Errand {
+    /// What is in force, and how things are.
+    Show,
+    /// Other policies: any number of them, each on the axis that its name has.
+    Set { policies: Vec<PolicySpec> },
+    /// Send no more tasks.
+    Pause,
+    /// Send tasks again.
+    Resume,
+    /// Send no more tasks to an engine, or again.
+    Drain { engine: u64, draining: bool },
+    /// Why a task waits, or where it went and why.
+    Explain { task: String },
+    /// Other shadows.
+    Shadow { schemes: Vec<PolicySpec> },
+}
+
+/// Keeps what is in force and passes on what is to be.
+pub(crate) struct PolicyDesk {
+    registry: Arc<Registry>,
+    in_force: Mutex<Resolved>,
+    tasks: Outbox<TaskInput>,
+    hub: Outbox<HubInput>,
+}
+
+impl PolicyDesk {
+    pub(super) fn new(registry: Arc<Registry>, in_force: Resolved, tasks: Outbox<TaskInput>, hub: Outbox<HubInput>) -> Self {
+        PolicyDesk { registry, in_force: Mutex::new(in_force), tasks, hub }
+    }
+
+    fn in_force(&self) -> MutexGuard<'_, Resolved> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does what is asked under the hub's number; the answer comes from here or from the scheduler.
+    pub(super) fn run(&self, number: u64, content: Value) {
+        let outcome = serde_json::from_value(content).map_err(|error| error.to_string()).and_then(|errand| self.order(errand));
+        match outcome {
+            Ok(order) => {
+                self.tasks.send_always(TaskInput::Order(number, order));
+            }
+            Err(reason) => {
+                self.hub.send_always(HubInput::Errand(number, Err(reason)));
+            }
+        }
+    }
+
+    fn order(&self, errand: Errand) -> Result<SchedulerOrder, String> {
+        Ok(match errand {
+            Errand::Show => SchedulerOrder::Show(json!({"policies": self.in_force().clone()})),
+            Errand::Set { policies } => self.set(&policies)?,
+            Errand::Pause => SchedulerOrder::Pause(true),
+            Errand::Resume => SchedulerOrder::Pause(false),
+            Errand::Drain { engine, draining } => SchedulerOrder::Drain { engine, draining },
+            Errand::Explain { task } => SchedulerOrder::Explain(task),
+            Errand::Shadow { schemes } => SchedulerOrder::Shadow(self.shadows(&schemes)?),
+        })
+    }
+
+    pub(super) fn shadows(&self, specs: &[PolicySpec]) -> Result<Vec<(String, Box<dyn pointsman_policies::Scheme>)>, String> {
+        build_shadows(&self.registry, specs).map_err(|error| error.to_string())
+    }
+
+    /// Policies by name alone: the name has an axis.
+    fn set(&self, specs: &[PolicySpec]) -> Result<SchedulerOrder, String> {
+        let mut wanted: Vec<(Axis, PolicySpec)> = Vec::new();
+        for spec in specs {
+            let axis = self.registry.resolve(None, spec).map_err(|error| error.to_string())?.axis;
+            if let Some((_, other)) = wanted.iter().find(|(taken, _)| *taken == axis) {
+                return Err(format!("{other} and {spec} both decide the {}: give one", axis.name()));
+            }
+            wanted.push((axis, self.registry.resolved(axis, spec).map_err(|error| error.to_string())?));
+        }
+        if wanted.is_empty() {
+            return Err("no policy is named".into());
+        }
+        self.change(wanted)
+    }
+
+    fn change(&self, wanted: Vec<(Axis, PolicySpec)>) -> Result<SchedulerOrder, String> {
+        let built: Vec<PolicyChange> = wanted
+            .iter()
+            .map(|(axis, spec)| {
+                Ok(match axis {
+                    Axis::Placement => PolicyChange::Placement(self.registry.build(spec)?),
+                    Axis::Order => PolicyChange::Order(self.registry.build_order(spec)?),
+                    Axis::Admission => PolicyChange::Admission(self.registry.build_admission(spec)?),
+                    Axis::Rebalance => PolicyChange::Rebalance(self.registry.build_rebalance(spec)?),
+                })
+            })
+            .collect::<Result<_, pointsman_policies::PolicyError>>()
+            .map_err(|error| error.to_string())?;
+        let mut in_force = self.in_force();
+        for (axis, spec) in wanted {
+            in_force.set(axis, spec);
+        }
+        let text = in_force.to_string().into();
+        Ok(SchedulerOrder::Policies { changes: built, text, answer: json!({"policies": in_force.clone()}) })
+    }
+
+    /// Takes over what a configuration says that differs from what is in force. Returns whether anything does.
+    ///
+    /// # Errors
+    /// If it can not be followed; everything stays as it was.
+    pub(crate) fn reload(&self, policies: &Policies) -> anyhow::Result<bool> {
+        let wanted = policies.resolve(&self.registry)?;
+        let differing: Vec<(Axis, PolicySpec)> = {
+            let in_force = self.in_force();
+            let differs = |axis: &Axis| in_force.on(*axis) != wanted.on(*axis);
+            Axis::ALL.into_iter().filter(differs).map(|axis| (axis, wanted.on(axis).clone())).collect()
+        };
+        if differing.is_empty() {
+            return Ok(false);
+        }
+        let order = self.change(differing).map_err(anyhow::Error::msg)?;
+        self.tasks.send_always(TaskInput::Order(0, order));
+        Ok(true)
+    }
+}
+
+/// Makes the schemes that shall decide without acting.
+pub(super) fn build_shadows(
+    registry: &Registry,
+    specs: &[PolicySpec],
+) -> Result<Vec<(String, Box<dyn pointsman_policies::Scheme>)>, pointsman_policies::PolicyError> {
+    specs.iter().map(|spec| Ok((spec.to_string(), registry.build(spec)?))).collect()
+}
