@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::facts::Hints;
 use crate::{
-    Candidates, Chosen, Ending, EngineIx, InFlight, Input, Joining, Outcome, Placement, Request, Rng, Scheme, TaskFacts, TaskView, Ticket,
-    Time,
+    Candidates, Chosen, Ending, EngineIx, InFlight, Input, Joining, Outcome, Placement, Request, Rng, Scheme, TaskFacts,
+    TaskView, Ticket, Time,
 };
 
 /// Drives a fresh scheme from `make` through `steps` random changes of up to `engines` engines and checks after each that

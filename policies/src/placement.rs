@@ -1,7 +1,7 @@
 //! A scheme and its roster, kept in step: every change goes through here, so hooks come in the promised order and a scheme that
 //! answers with a closed or forbidden engine is caught before anything is sent. It never decides anything itself.
 
-use crate::shadow::{ShadowReport, Shadows, Stopwatch};
+use crate::shadow::{NamedSchemes, ShadowReport, Shadows, Stopwatch};
 use crate::{
     AdmissionCx, Candidates, Considered, Cx, EngineIx, Joining, Learned, Needs, Outcome, Pick, Request, Rng, Roster, Scheme,
     Ticket, Time,
@@ -113,7 +113,7 @@ impl<S: Scheme> Placement<S> {
     pub fn set_shadows(
         &mut self,
         now: Time,
-        schemes: Vec<(String, Box<dyn Scheme>)>,
+        schemes: NamedSchemes,
         stopwatch: Option<Stopwatch>,
         running: &[InFlight<'_>],
         mut hand_out: impl FnMut(usize, Ticket),

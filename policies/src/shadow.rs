@@ -9,6 +9,9 @@ use crate::{Cx, EngineIx, Learned, Needs, Pick, Request, Rng, Roster, Scheme, Ti
 /// Nanoseconds from some origin: how a driver lends its clock to those who have none.
 pub type Stopwatch = fn() -> u64;
 
+/// Schemes with the names that they are reported under.
+pub type NamedSchemes = Vec<(String, Box<dyn Scheme>)>;
+
 /// What came of a shadow so far.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
@@ -53,7 +56,7 @@ impl std::fmt::Debug for Shadows {
 }
 
 impl Shadows {
-    pub(crate) fn new(schemes: Vec<(String, Box<dyn Scheme>)>, seed: u64) -> Self {
+    pub(crate) fn new(schemes: NamedSchemes, seed: u64) -> Self {
         let shadow = |(name, scheme): (String, Box<dyn Scheme>)| Shadow {
             needs: scheme.needs(),
             scheme,

@@ -209,8 +209,16 @@ impl World {
             self.at(at, What::Die(n % 3));
         }
         self.run();
-        assert_eq!(self.ended.len(), tasks, "lost: {:?}", self.submitted.keys().filter(|id| !self.ended.contains_key(*id)).collect::<Vec<_>>());
-        assert!(self.machine.roster().live_engines().all(|engine| self.machine.roster().load(engine) == 0), "places are given back");
+        assert_eq!(
+            self.ended.len(),
+            tasks,
+            "lost: {:?}",
+            self.submitted.keys().filter(|id| !self.ended.contains_key(*id)).collect::<Vec<_>>()
+        );
+        assert!(
+            self.machine.roster().live_engines().all(|engine| self.machine.roster().load(engine) == 0),
+            "places are given back"
+        );
     }
 }
 
@@ -261,7 +269,8 @@ fn what_waits_on_an_engine_that_turned_slow_is_placed_anew_and_nothing_begins_tw
 #[test]
 fn engines_may_die_at_any_moment_of_it() {
     for seed in 0..300 {
-        let (rebalance, label, hwm) = [("hedge[min_ms=50]", "#hedge", 2), ("replace[min_ms=50]", "", 5), ("replace[min_ms=50]", "", 0)][seed as usize % 3];
+        let (rebalance, label, hwm) =
+            [("hedge[min_ms=50]", "#hedge", 2), ("replace[min_ms=50]", "", 5), ("replace[min_ms=50]", "", 0)][seed as usize % 3];
         World::new(seed, rebalance, label, hwm, 30).play(80, 15, 4);
     }
 }

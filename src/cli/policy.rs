@@ -91,7 +91,10 @@ pub(super) fn run(options: &Options, registry: &Registry) -> ExitCode {
         Command::Drain { engine } => drain(connection, *engine, true),
         Command::Undrain { engine } => drain(connection, *engine, false),
         Command::Shadow { schemes } => ask(json!({"action": "shadow", "schemes": schemes})).map(|answer| {
-            println!("deciding without acting: {}", if schemes.is_empty() { "none".to_owned() } else { answer["shadows"].to_string() });
+            println!(
+                "deciding without acting: {}",
+                if schemes.is_empty() { "none".to_owned() } else { answer["shadows"].to_string() }
+            );
         }),
     };
     outcome.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
@@ -153,7 +156,10 @@ fn show(answer: &Value, as_json: bool) {
     let state = &answer["state"];
     let (tasks, engines) = (&state["tasks"], state["engines"].as_array().map(Vec::as_slice).unwrap_or_default());
     let paused = if state["paused"] == true { "; paused" } else { "" };
-    println!("{} tasks, {} of them waiting for an engine; {} sent so far{paused}", tasks["live"], tasks["waiting"], state["dispatched"]);
+    println!(
+        "{} tasks, {} of them waiting for an engine; {} sent so far{paused}",
+        tasks["live"], tasks["waiting"], state["dispatched"]
+    );
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY).set_header(["engine", "state", "in flight", "hwm", "speed"]);
     for engine in engines {

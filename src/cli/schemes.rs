@@ -33,13 +33,22 @@ pub(super) fn run(options: &Options, registry: &Registry) -> ExitCode {
         table.set_header([axis.name(), "what it does", "parameters", "needs", "source"]);
         for entry in registry.on(axis) {
             let names = std::iter::once(&entry.name).chain(entry.aliases).copied().collect::<Vec<_>>().join("\n");
-            let explained = entry.parameters.iter().map(|(name, meaning)| format!("{name}={}: {meaning}", default_of(entry, name)));
+            let explained =
+                entry.parameters.iter().map(|(name, meaning)| format!("{name}={}: {meaning}", default_of(entry, name)));
             let parameters = explained.collect::<Vec<_>>().join("\n");
-            table.add_row([names, entry.summary.to_owned(), or_dash(parameters), entry.needs.describe(), entry.source.to_owned()]);
+            table.add_row([
+                names,
+                entry.summary.to_owned(),
+                or_dash(parameters),
+                entry.needs.describe(),
+                entry.source.to_owned(),
+            ]);
         }
         println!("{table}");
     }
-    println!("Choose with --scheme, --order, --admission, --rebalance NAME or NAME[key=value,...], in TOML under [policy] by axis,");
+    println!(
+        "Choose with --scheme, --order, --admission, --rebalance NAME or NAME[key=value,...], in TOML under [policy] by axis,"
+    );
     println!("or on a running controller: pointsman policy set NAME...");
     ExitCode::SUCCESS
 }
@@ -56,7 +65,9 @@ fn as_json(entry: &Entry) -> serde_json::Value {
     let parameters: serde_json::Map<String, serde_json::Value> = entry
         .parameters
         .iter()
-        .map(|(name, meaning)| ((*name).to_owned(), serde_json::json!({"default": entry.defaults.get(*name), "meaning": meaning})))
+        .map(|(name, meaning)| {
+            ((*name).to_owned(), serde_json::json!({"default": entry.defaults.get(*name), "meaning": meaning}))
+        })
         .collect();
     serde_json::json!({
         "axis": entry.axis.name(), "name": entry.name, "aliases": entry.aliases, "summary": entry.summary, "parameters": parameters,
@@ -71,10 +82,16 @@ pub(crate) fn markdown(registry: &Registry) -> String {
     for axis in Axis::ALL {
         text.push_str(&format!("| {} | what it does | parameters | needs | source |\n|---|---|---|---|---|\n", axis.name()));
         for entry in registry.on(axis) {
-            let names = std::iter::once(&entry.name).chain(entry.aliases).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" ");
+            let names =
+                std::iter::once(&entry.name).chain(entry.aliases).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" ");
             let parameters = entry.parameters.iter().map(|(name, _)| format!("`{name}={}`", default_of(entry, name)));
             let parameters = or_dash(parameters.collect::<Vec<_>>().join(" "));
-            text.push_str(&format!("| {names} | {} | {parameters} | {} | {} |\n", entry.summary, entry.needs.describe(), entry.source));
+            text.push_str(&format!(
+                "| {names} | {} | {parameters} | {} | {} |\n",
+                entry.summary,
+                entry.needs.describe(),
+                entry.source
+            ));
         }
         text.push('\n');
     }

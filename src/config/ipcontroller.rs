@@ -544,7 +544,10 @@ mod tests {
         let arguments = read(&line, folder.path()).unwrap();
         assert_eq!(arguments.warnings, Vec::<String>::new());
         let config = arguments.config;
-        assert_eq!((config.heartbeat.period_ms, config.policy.admission, config.log.level.as_str()), (250, Some(fixed(0)), "debug"));
+        assert_eq!(
+            (config.heartbeat.period_ms, config.policy.admission, config.log.level.as_str()),
+            (250, Some(fixed(0)), "debug")
+        );
         let arguments = read(&["--sqlitedb", "--scheme", "lru", "--no-secure", "--reuse"], folder.path()).unwrap();
         assert_eq!(arguments.config.records.store, Store::Sqlite);
         assert_eq!((arguments.config.session.key.as_deref(), arguments.config.controller.reuse), (Some(""), true));

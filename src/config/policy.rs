@@ -62,9 +62,8 @@ impl Policies {
     /// # Errors
     /// If a name is unknown or a parameter is wrong; with the setting.
     pub fn resolve(&self, registry: &Registry) -> anyhow::Result<Resolved> {
-        let resolved = |axis: Axis, spec: &PolicySpec| {
-            registry.resolved(axis, spec).with_context(|| format!("policy.{}", axis.name()))
-        };
+        let resolved =
+            |axis: Axis, spec: &PolicySpec| registry.resolved(axis, spec).with_context(|| format!("policy.{}", axis.name()));
         let placement = resolved(Axis::Placement, &self.placement)?;
         let default_hwm = registry.resolve(Some(Axis::Placement), &self.placement)?.default_hwm.unwrap_or(1);
         let admission = self.admission.clone().unwrap_or_else(|| fixed(default_hwm));

@@ -24,7 +24,9 @@ const POLICIES: [&str; 4] = ["placement", "order", "admission", "rebalance"];
 fn overlay(base: &mut toml::Table, over: toml::Table) {
     for (key, value) in over {
         match (base.get_mut(&key), value) {
-            (Some(toml::Value::Table(below)), toml::Value::Table(above)) if !POLICIES.contains(&key.as_str()) => overlay(below, above),
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) if !POLICIES.contains(&key.as_str()) => {
+                overlay(below, above);
+            }
             (_, value) => {
                 base.insert(key, value);
             }
@@ -41,7 +43,9 @@ pub fn parse_toml(text: &str) -> Result<Config, String> {
         let mut report = error.to_string();
         if let Some(nearest) = nearest_name(error.message()) {
             report.push_str(&format!("did you mean `{nearest}`?\n"));
-        } else if let Some((_, now)) = MOVED.iter().find(|(was, _)| error.message().starts_with(&format!("unknown field `{was}`"))) {
+        } else if let Some((_, now)) =
+            MOVED.iter().find(|(was, _)| error.message().starts_with(&format!("unknown field `{was}`")))
+        {
             report.push_str(&format!("it is {now} now\n"));
         }
         report
@@ -70,9 +74,13 @@ mod tests {
 
     #[test]
     fn a_scheme_has_two_spellings_in_toml() {
-        let config = parse_toml("[policy]\nplacement = \"lru\"\nadmission = \"fixed[hwm=4]\"\n[heartbeat]\nperiod_ms = 250\n").unwrap();
+        let config =
+            parse_toml("[policy]\nplacement = \"lru\"\nadmission = \"fixed[hwm=4]\"\n[heartbeat]\nperiod_ms = 250\n").unwrap();
         let hwm = config.policy.admission.map(|spec| spec.to_string());
-        assert_eq!((config.policy.placement.name(), hwm.as_deref(), config.heartbeat.period_ms), ("lru", Some("fixed[hwm=4]"), 250));
+        assert_eq!(
+            (config.policy.placement.name(), hwm.as_deref(), config.heartbeat.period_ms),
+            ("lru", Some("fixed[hwm=4]"), 250)
+        );
         let config = parse_toml("[policy.placement]\nname = \"choices\"\nd = 3\n").unwrap();
         assert_eq!(config.policy.placement.to_string(), "choices[d=3]");
     }

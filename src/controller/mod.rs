@@ -25,15 +25,17 @@ use pointsman_core::relay::{Command, NoTap, Pairing, Relay};
 use pointsman_core::{Multipart, Session, Signer};
 use pointsman_policies::{Registry, Time};
 use pointsman_schedulers::broadcast::Broadcast;
-use pointsman_schedulers::live::{BroadcastInput, BroadcastSockets, TaskInput, TaskOptions, TaskSockets, run_broadcast, run_tasks};
+use pointsman_schedulers::live::{
+    BroadcastInput, BroadcastSockets, TaskInput, TaskOptions, TaskSockets, run_broadcast, run_tasks,
+};
 use pointsman_schedulers::task::{Limits, TaskScheduler};
 
 use crate::config::{Config, Store, Transport};
 use curve::{CurveServer, Gate};
 use dask::{DaskInput, DaskKeeper, Reach};
+pub(crate) use policies::PolicyDesk;
 use ports::{Binder, Side};
 use supervise::Crew;
-pub(crate) use policies::PolicyDesk;
 pub use supervise::{Ending, Stopper};
 use taps::HubTap;
 

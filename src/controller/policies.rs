@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pointsman_core::hub::driver::HubInput;
 use pointsman_core::net::Outbox;
-use pointsman_policies::{Axis, PolicySpec, Registry};
+use pointsman_policies::{Axis, NamedSchemes, PolicyError, PolicySpec, Registry};
 use pointsman_schedulers::live::{PolicyChange, SchedulerOrder, TaskInput};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -74,7 +74,7 @@ impl PolicyDesk {
         })
     }
 
-    pub(super) fn shadows(&self, specs: &[PolicySpec]) -> Result<Vec<(String, Box<dyn pointsman_policies::Scheme>)>, String> {
+    pub(super) fn shadows(&self, specs: &[PolicySpec]) -> Result<NamedSchemes, String> {
         build_shadows(&self.registry, specs).map_err(|error| error.to_string())
     }
 
@@ -105,7 +105,7 @@ impl PolicyDesk {
                     Axis::Rebalance => PolicyChange::Rebalance(self.registry.build_rebalance(spec)?),
                 })
             })
-            .collect::<Result<_, pointsman_policies::PolicyError>>()
+            .collect::<Result<_, PolicyError>>()
             .map_err(|error| error.to_string())?;
         let mut in_force = self.in_force();
         for (axis, spec) in wanted {
@@ -136,9 +136,6 @@ impl PolicyDesk {
 }
 
 /// Makes the schemes that shall decide without acting.
-pub(super) fn build_shadows(
-    registry: &Registry,
-    specs: &[PolicySpec],
-) -> Result<Vec<(String, Box<dyn pointsman_policies::Scheme>)>, pointsman_policies::PolicyError> {
+pub(super) fn build_shadows(registry: &Registry, specs: &[PolicySpec]) -> Result<NamedSchemes, PolicyError> {
     specs.iter().map(|spec| Ok((spec.to_string(), registry.build(spec)?))).collect()
 }

@@ -33,7 +33,10 @@ fn it_says_what_it_can_do() {
     assert!(json.as_array().unwrap().len() > 40);
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let table = text(&run(folder.path(), &["schemes", "--markdown"]).stdout);
-    assert!(readme.contains(&table), "README.md has another table of policies: put in what `pointsman schemes --markdown` prints");
+    assert!(
+        readme.contains(&table),
+        "README.md has another table of policies: put in what `pointsman schemes --markdown` prints"
+    );
     let shown = text(&run(folder.path(), &["controller", "--show-config", "--hwm=3"]).stdout);
     assert!(shown.contains("hwm = 3"), "{shown}");
 }

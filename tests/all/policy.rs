@@ -59,7 +59,19 @@ fn policies_change_every_tenth_of_a_second_under_load_and_nothing_is_lost_or_dou
     let registry = Registry::builtin();
     let schemes: Vec<&str> = registry.on(Axis::Placement).map(|entry| entry.name).collect();
     // Orders that keep each client's tasks in the order of submission.
-    let others = ["fair", "fixed[hwm=3]", "hedge", "priority", "adaptive", "deadline", "fixed[hwm=0]", "replace", "fifo", "none", "fixed[hwm=1]"];
+    let others = [
+        "fair",
+        "fixed[hwm=3]",
+        "hedge",
+        "priority",
+        "adaptive",
+        "deadline",
+        "fixed[hwm=0]",
+        "replace",
+        "fifo",
+        "none",
+        "fixed[hwm=1]",
+    ];
     let stop = AtomicBool::new(false);
     let (orders, swaps) = std::thread::scope(|scope| {
         let busy: Vec<_> = (0..3).map(|_| world.client()).map(|client| scope.spawn(|| keep_busy(client, &stop))).collect();
@@ -121,7 +133,11 @@ fn what_waits_is_explained_and_what_is_wrong_is_refused() {
     let (mut client, mut control) = (world.client(), world.client());
     let why = |control: &mut Client, task: &str| {
         let answer = errand(control, json!({"action": "explain", "task": task})).unwrap();
-        (answer["state"].as_str().unwrap().to_owned(), answer["reason"].as_str().unwrap_or("").to_owned(), answer["why"].to_string())
+        (
+            answer["state"].as_str().unwrap().to_owned(),
+            answer["reason"].as_str().unwrap_or("").to_owned(),
+            answer["why"].to_string(),
+        )
     };
     let first = client.submit(&TaskRequest::function("slow", "1")).unwrap();
     let second = client.submit(&TaskRequest::function("echo", "2")).unwrap();

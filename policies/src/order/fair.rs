@@ -51,8 +51,6 @@ pub struct FairConfig {
 struct Lane {
     /// Virtual time at which its next task starts, in seconds of service per unit of weight.
     tag: f64,
-    /// What it was charged too much, to be taken off the next charges: so tags never fall.
-    credit: f64,
     /// The weight its label gave last.
     weight: Option<f64>,
     waiting: u32,
@@ -69,6 +67,8 @@ pub struct Fair {
     lanes: HashMap<u64, Lane, FixedState>,
     /// Virtual time: the greatest start tag of a task that was sent.
     now: f64,
+    /// The lane that the last outcome has let fall.
+    fallen: Option<u64>,
     /// Lanes are swept when there are this many.
     sweep_at: usize,
 }
@@ -87,12 +87,6 @@ impl Fair {
             self.sweep_at = 2 * self.lanes.len() + 64;
         }
     }
-}
-
-fn charge(lane: &mut Lane, amount: f64) {
-    let paid = lane.credit.min(amount);
-    lane.credit -= paid;
-    lane.tag += amount - paid;
 }
 
 impl Order for Fair {
@@ -128,7 +122,6 @@ impl Order for Fair {
         if row.waiting == 0 {
             // Time in which it wanted nothing is not saved up.
             row.tag = row.tag.max(now);
-            row.credit = if row.running == 0 { 0.0 } else { row.credit };
         }
         row.waiting += 1;
     }
@@ -147,7 +140,7 @@ impl Order for Fair {
         row.waiting = row.waiting.saturating_sub(1);
         row.running += 1;
         let start = row.tag;
-        charge(row, cost / weight);
+        row.tag += cost / weight;
         self.now = now.max(start);
         Ticket(cost.to_bits())
     }
@@ -158,11 +151,12 @@ impl Order for Fair {
         row.running = row.running.saturating_sub(1);
         let charged = f64::from_bits(ticket.0);
         let difference = (run_s.unwrap_or(charged) - charged) / weight;
-        if difference >= 0.0 {
-            charge(row, difference);
-        } else {
-            row.credit -= difference;
-        }
+        row.tag += difference;
+        self.fallen = (difference < 0.0).then_some(lane);
+    }
+
+    fn take_fallen(&mut self) -> Option<u64> {
+        self.fallen.take()
     }
 
     fn lane_count(&self) -> usize {

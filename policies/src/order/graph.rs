@@ -112,7 +112,7 @@ impl Order for MostDescendants {
 impl Named for MostDescendants {
     const NAME: &'static str = "mostdescendants";
     const SUMMARY: &'static str = "the task for which most others wait, directly or not";
-    const SOURCE: &'static str = "Kohler 1975; the count: Cohen 1997 (exact to 32)";
+    const SOURCE: &'static str = "Cohen 1997 for the count (exact to 32)";
     type Config = NoParameters;
     fn build(_: NoParameters) -> Result<Self, PolicyError> {
         Ok(MostDescendants)

@@ -34,9 +34,14 @@ pub trait Order: Send {
         false
     }
 
-    /// Where a lane stands. Must not fall while a task waits in it. O(1).
+    /// Where a lane stands. May fall while a task waits in it only with an outcome, and [`take_fallen`](Self::take_fallen) says so. O(1).
     fn tag(&self, _lane: u64) -> u64 {
         0
+    }
+
+    /// The lane whose tag the last outcome has let fall, if it has. Asked once after each outcome.
+    fn take_fallen(&mut self) -> Option<u64> {
+        None
     }
 
     /// A task waits in a lane from now on.

@@ -1,5 +1,5 @@
 //! Join below threshold: any engine with fewer tasks in flight than the threshold, at random; any at all if there is none.
-//! Source: Zhou, Tan and Shroff, Heavy-traffic delay optimality in pull-based load balancing systems (JBT-d), SIGMETRICS 2019.
+//! Source: Zhou, Wu, Tan, Sun and Shroff, Designing low-complexity heavy-traffic delay-optimal load balancing schemes, POMACS 1(2), 2017.
 
 use super::{check_members, engine_or_defer};
 use crate::index::DenseSet;
@@ -95,7 +95,7 @@ impl Scheme for Jbt {
 impl Named for Jbt {
     const NAME: &'static str = "jbt";
     const SUMMARY: &'static str = "any engine below a threshold of tasks in flight, at random, else any";
-    const SOURCE: &'static str = "Zhou, Tan and Shroff 2019 (join below threshold)";
+    const SOURCE: &'static str = "Zhou, Wu, Tan, Sun and Shroff 2017 (JBT-d)";
     const PARAMETERS: &'static [(&'static str, &'static str)] = &[("threshold", "tasks in flight, 1 to 1000000")];
     type Config = JbtConfig;
     fn build(config: JbtConfig) -> Result<Self, PolicyError> {

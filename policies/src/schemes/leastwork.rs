@@ -1,5 +1,5 @@
 //! Least work left: the engine that will have finished what it has soonest, by labels or learned times; idle ones first.
-//! Source: Nelson and Philips 1989; with exact sizes it starts tasks as one queue for all would (Kiefer and Wolfowitz 1955).
+//! Source: Harchol-Balter, Crovella and Murta, JPDC 59(2), 1999; with exact sizes it starts tasks as one queue for all would (Kiefer and Wolfowitz 1955).
 
 use super::{NoParameters, engine_or_defer, stamp_key};
 use crate::index::WinnerTree;
@@ -102,7 +102,7 @@ impl Scheme for LeastWork {
 impl Named for LeastWork {
     const NAME: &'static str = "leastwork";
     const SUMMARY: &'static str = "the engine that will be done soonest, by labels or learned times";
-    const SOURCE: &'static str = "Nelson and Philips 1989 (least work left)";
+    const SOURCE: &'static str = "Harchol-Balter, Crovella and Murta 1999 (least work left)";
     const ALIASES: &'static [&'static str] = &["lwl"];
     type Config = NoParameters;
     fn build(_: NoParameters) -> Result<Self, PolicyError> {

@@ -1,5 +1,5 @@
 //! Two engines at random, the one with less of (peak-sensitive mean latency, decayed since last heard of) times (tasks in flight and one).
-//! Source: Finagle's `p2c` with `PeakEwma` (Twitter, 2016): a slow answer counts at once, fast ones only over time.
+//! Source: Finagle's `p2c` with `PeakEwma` (Twitter): a slow answer counts at once, fast ones only over time.
 
 use super::{check_members, engine_or_defer, least_of};
 use crate::index::DenseSet;
@@ -96,7 +96,7 @@ impl Scheme for PeakEwma {
 impl Named for PeakEwma {
     const NAME: &'static str = "peakewma";
     const SUMMARY: &'static str = "two engines at random, the one with less latency times load; slow answers count at once";
-    const SOURCE: &'static str = "Finagle (Twitter) 2016";
+    const SOURCE: &'static str = "Finagle (Twitter): p2c with PeakEwma";
     const PARAMETERS: &'static [(&'static str, &'static str)] =
         &[("decay_s", "seconds in which what is known of an engine fades to 1/e, 0.001 to 1e6")];
     type Config = PeakEwmaConfig;

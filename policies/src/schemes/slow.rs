@@ -2,7 +2,7 @@
 //! takes with the time until the faster ones, all together, get to it. Source: Larsen and Agrawala, IEEE TSE 9(4), 1983; for more than
 //! two engines Rykov and Efrosinin, Automation and Remote Control 70(12), 2009.
 
-use crate::{Cx, EngineIx, Request, Roster};
+use crate::{Candidates, Cx, EngineIx, Request, Roster};
 
 /// Speeds are told apart to an eighth of an octave.
 const PER_OCTAVE: f64 = 8.0;
@@ -47,6 +47,9 @@ impl SlowServer {
 
     /// Whether waiting for a faster engine beats this one, which would take `delay_s`-like time units: its load and one, by its speed.
     pub(super) fn is_too_slow(&self, cx: &Cx<'_>, engine: EngineIx, request: &Request<'_>) -> bool {
+        if request.candidates != Candidates::All {
+            return false; // the faster ones may be those that it must not use
+        }
         let speed = cx.learned.speed(engine);
         let faster = &self.speeds[bucket(speed) + 1..];
         let (together, count) = faster.iter().fold((0.0, 0), |sum, row| (sum.0 + row.0, sum.1 + row.1));

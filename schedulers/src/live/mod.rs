@@ -8,7 +8,7 @@ mod tasks;
 
 pub use broadcast::{BroadcastInput, BroadcastSockets, run_broadcast};
 pub use orders::{PolicyChange, SchedulerOrder};
-pub use tasks::{LiveScheduler, TaskOptions, Request, TaskInput, TaskSockets, run_tasks};
+pub use tasks::{LiveScheduler, Request, TaskInput, TaskOptions, TaskSockets, run_tasks};
 
 use pointsman_core::net::PortError;
 

@@ -2,7 +2,7 @@
 //! and checked, so that an order either takes effect as a whole or was refused before it got here.
 
 use pointsman_core::hub::driver::HubInput;
-use pointsman_policies::{Admission, Order, Rebalance, Scheme};
+use pointsman_policies::{Admission, NamedSchemes, Order, Rebalance, Scheme};
 use serde_json::{Value, json};
 
 use super::tasks::{Driver, stopwatch};
@@ -45,7 +45,7 @@ pub enum SchedulerOrder {
     /// Say why a task waits, or where it went and why.
     Explain(String),
     /// Let these decide without acting, instead of those that do.
-    Shadow(Vec<(String, Box<dyn Scheme>)>),
+    Shadow(NamedSchemes),
 }
 
 impl std::fmt::Debug for SchedulerOrder {
@@ -92,7 +92,8 @@ impl Driver {
                 Ok(json!({"paused": paused}))
             }
             SchedulerOrder::Drain { engine, draining } => {
-                let uuid = self.machine.engine_by_number(engine).ok_or_else(|| format!("there is no engine {engine}"))?.to_owned();
+                let uuid =
+                    self.machine.engine_by_number(engine).ok_or_else(|| format!("there is no engine {engine}"))?.to_owned();
                 self.machine.handle(now, Event::EngineDraining { uuid: &uuid, draining });
                 let left = self.machine.in_flight_on(&uuid);
                 Ok(json!({"engine": engine, "draining": draining, "in_flight": left}))

@@ -51,7 +51,9 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             if self.roster().load(ix) as usize != engine.running.len() + ghosts {
                 return Err(format!("engine {}: load {}, {} running", engine.uuid, self.roster().load(ix), engine.running.len()));
             }
-            let runs = |&&key: &&TaskKey| self.tasks[key].state == State::Running && self.tasks[key].runs.iter().any(|run| run.engine == id);
+            let runs = |&&key: &&TaskKey| {
+                self.tasks[key].state == State::Running && self.tasks[key].runs.iter().any(|run| run.engine == id)
+            };
             if engine.running.iter().filter(runs).count() != engine.running.len() {
                 return Err(format!("engine {}: holds a task that does not run there", engine.uuid));
             }

@@ -68,7 +68,9 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             let (ok, engine, _) = read_word(self.ledger.get(id))?;
             let place = engine.map(|engine| self.uuid(engine).to_owned());
             let how = if ok { "succeeded" } else { "failed" };
-            let why = place.as_ref().map_or_else(|| format!("it {how} without having run"), |uuid| format!("it {how} on engine {uuid}"));
+            let why = place
+                .as_ref()
+                .map_or_else(|| format!("it {how} without having run"), |uuid| format!("it {how} on engine {uuid}"));
             let mut told = json!({"task": id, "state": "ended", "ok": ok, "engine": place, "why": why});
             if let Some(decision) = self.decisions.last_of(id) {
                 told["why"] = json!(format!("{why}: {}", decision.to_words()));
@@ -79,7 +81,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let task = &self.tasks[key];
         let mut told = match task.state {
             State::Running => {
-                let sent = |run: &Run| format!("to engine {} {:.3} s ago", self.uuid(run.engine), now.since(run.since).as_secs_f64());
+                let sent =
+                    |run: &Run| format!("to engine {} {:.3} s ago", self.uuid(run.engine), now.since(run.since).as_secs_f64());
                 let engines: Vec<&str> = task.runs.iter().map(|run| self.uuid(run.engine)).collect();
                 let why = format!("it was sent {}", task.runs.iter().map(sent).collect::<Vec<_>>().join(", and again "));
                 json!({"state": "running", "engines": engines, "why": why})
@@ -126,9 +129,13 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         }
         let standing = self.standing(key);
         let ahead = self.tasks.iter().filter(|(other, task)| {
-            *other != key && task.state.is_waiting_for_engine() && task.state == self.tasks[key].state && self.standing(*other) < standing
+            *other != key
+                && task.state.is_waiting_for_engine()
+                && task.state == self.tasks[key].state
+                && self.standing(*other) < standing
         });
-        let (ahead, own) = ahead.fold((0_u64, 0_u64), |(all, own), (_, other)| (all + 1, own + u64::from(other.rank.lane == task.rank.lane)));
+        let (ahead, own) =
+            ahead.fold((0_u64, 0_u64), |(all, own), (_, other)| (all + 1, own + u64::from(other.rank.lane == task.rank.lane)));
         let candidates: Vec<EngineId> = match task.state {
             State::Parked => task.allowed(self.soft_follow).into_iter().collect(),
             _ => self.engines.ids().map(EngineId).filter(|&id| self.engines.is_up(id) && !task.excludes(id)).collect(),
@@ -140,11 +147,14 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let counted = states.iter().map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", ");
         let turned_away: Vec<&str> = task.blacklist.iter().map(|&id| self.uuid(id)).collect();
         let (reason, mut why) = match task.state {
-            _ if candidates.is_empty() && !turned_away.is_empty() => {
-                ("blacklist", format!("every engine there is has failed or refused it ({}); it waits for another", turned_away.len()))
-            }
+            _ if candidates.is_empty() && !turned_away.is_empty() => (
+                "blacklist",
+                format!("every engine there is has failed or refused it ({}); it waits for another", turned_away.len()),
+            ),
             _ if candidates.is_empty() => ("no engine", "there is no engine that it may use".to_owned()),
-            State::Parked if task.targets.is_some() => ("targets", format!("it may run only on {} engines: {counted}", candidates.len())),
+            State::Parked if task.targets.is_some() => {
+                ("targets", format!("it may run only on {} engines: {counted}", candidates.len()))
+            }
             State::Parked => ("follow", format!("it must run where the tasks ran that it follows: {counted}")),
             _ => ("hwm", format!("no engine has room for it: {counted}")),
         };

@@ -134,6 +134,9 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         if let Some(lane) = lane {
             let cx = OrderCx::new(now, self.placement.learned());
             self.order.on_outcome(&cx, lane, order_ticket, ending, Some(run.as_secs_f64()));
+            if let Some(lane) = self.order.take_fallen() {
+                self.falls.add(lane);
+            }
         }
         if let Some(hwm) = self.admission.on_outcome(&AdmissionCx::new(now, self.placement.roster()), ix, &outcome) {
             opened |= self.placement.set_hwm(now, ix, hwm);

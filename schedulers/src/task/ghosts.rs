@@ -79,7 +79,15 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     /// A task that was taken back from an engine and lives elsewhere was answered there: dropped as asked, or it had begun after all, and
     /// then the first answer is its answer.
-    pub(super) fn result_of_ghost(&mut self, now: Time, key: TaskKey, ghost: Ghost, kind: ReplyKind, payload: P, measured: &Measured) {
+    pub(super) fn result_of_ghost(
+        &mut self,
+        now: Time,
+        key: TaskKey,
+        ghost: Ghost,
+        kind: ReplyKind,
+        payload: P,
+        measured: &Measured,
+    ) {
         let engine = ghost.run.engine;
         if kind == ReplyKind::Ok {
             if self.tasks[key].state != State::Running {
@@ -107,7 +115,13 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// An engine has gone, and its ghosts with it.
     pub(super) fn release_ghosts_of(&mut self, now: Time, engine: EngineId) {
         let mut gone: SmallVec<[Ghost; 4]> = SmallVec::new();
-        let haunted: Vec<Box<str>> = self.ghosts.0.iter().filter(|(_, list)| list.iter().any(|g| g.run.engine == engine)).map(|(id, _)| id.clone()).collect();
+        let haunted: Vec<Box<str>> = self
+            .ghosts
+            .0
+            .iter()
+            .filter(|(_, list)| list.iter().any(|g| g.run.engine == engine))
+            .map(|(id, _)| id.clone())
+            .collect();
         for id in haunted {
             if let Some(key) = self.find(&id) {
                 self.lay_to_rest(now, key, engine);

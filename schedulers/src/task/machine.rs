@@ -14,12 +14,12 @@ use pointsman_policies::{
 use slotmap::SlotMap;
 use smallvec::SmallVec;
 
-use super::event::{Action, Counters, Event, Limits, Measured, Reason};
 use super::decisions::{Decision, DecisionLog};
-use super::growth::Growth;
+use super::event::{Action, Counters, Event, Limits, Measured, Reason};
 use super::ghosts::Ghosts;
+use super::growth::Growth;
 use super::known::{EngineId, KnownEngines, Presence};
-use super::queue::Queue;
+use super::queue::{Falls, Queue};
 use super::state::{Edge, Failure, State, Task};
 use super::{FailKind, TaskKey};
 
@@ -87,6 +87,8 @@ pub struct TaskScheduler<S, P> {
     pub(super) queued_bytes: usize,
     /// Ready tasks that may run anywhere.
     pub(super) ready: Queue,
+    /// Lanes that stand further ahead than queues may think.
+    pub(super) falls: Falls,
     /// Ready tasks that may run anywhere but where they were turned away, in the order in which that happened.
     pub(super) turned_away: BTreeMap<u64, TaskKey>,
     pub(super) next_turn: u64,
@@ -150,6 +152,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             waiting: 0,
             queued_bytes: 0,
             ready: Queue::default(),
+            falls: Falls::default(),
             turned_away: BTreeMap::new(),
             next_turn: 0,
             longest_blacklist: 0,

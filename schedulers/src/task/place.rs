@@ -161,7 +161,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         }
         let (tasks, order) = (&self.tasks, &self.order);
         let alive = |entry: &Entry| tasks.get(entry.task).is_some_and(|task| task.epoch == entry.epoch);
-        self.ready.first(alive, |lane| order.tag(lane))
+        self.ready.first(alive, |lane| order.tag(lane), &self.falls)
     }
 
     /// The first task that an engine with room may run and not every other.
@@ -171,7 +171,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let (tasks, order) = (&self.tasks, &self.order);
         let alive = |entry: &Entry| tasks.get(entry.task).is_some_and(|task| task.epoch == entry.epoch);
         let engine = self.engines.get_mut(id);
-        let parked = engine.parked.first(alive, |lane| order.tag(lane));
+        let parked = engine.parked.first(alive, |lane| order.tag(lane), &self.falls);
         let turned_away = loop {
             // Whoever excludes this engine does so for the rest of its stay in the log, so it is read once.
             match self.turned_away.range(engine.cursor..).next() {
@@ -229,7 +229,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let facts = task.facts;
         let request =
             Request::new(candidates).attempt(task.attempt + 1).task(task.view(&facts, &inputs)).with_waiting(self.waiting);
-        let chosen = if self.decisions.is_on() { self.pick_logged(now, key, &request) } else { self.placement.pick(now, &request) };
+        let chosen =
+            if self.decisions.is_on() { self.pick_logged(now, key, &request) } else { self.placement.pick(now, &request) };
         let until = match chosen {
             Chosen::Engine(ix) => return self.dispatch(now, key, ix, &request),
             Chosen::Defer { until } => until.map(|until| until.max(now + SOONEST)),

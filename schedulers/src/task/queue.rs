@@ -83,13 +83,41 @@ impl Lane {
     }
 }
 
+/// Lanes whose tags have fallen, for queues that have not looked since.
+#[derive(Debug, Default)]
+pub(super) struct Falls {
+    recent: VecDeque<u64>,
+    count: u64,
+}
+
+impl Falls {
+    /// The most that are remembered; a queue that has not looked for longer sorts its lanes anew.
+    const MAX: usize = 1024;
+
+    pub(super) fn add(&mut self, lane: u64) {
+        self.count += 1;
+        if self.recent.len() == Self::MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(lane);
+    }
+
+    /// Those since a count; nothing if that is too long ago to tell.
+    fn since(&self, count: u64) -> Option<impl Iterator<Item = u64> + '_> {
+        let fresh = usize::try_from(self.count - count).ok().filter(|&fresh| fresh <= self.recent.len())?;
+        Some(self.recent.iter().skip(self.recent.len() - fresh).copied())
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     /// Lane 0, which is the only one in most orders.
     main: Lane,
     others: HashMap<u64, Lane, FixedState>,
-    /// The other lanes by the tags they had when last looked at; tags only grow, so the first is found by bringing the top up to date.
+    /// The other lanes by the tags they had when last looked at. Those that have fallen since are entered again, and others only grow, so
+    /// the first is found by bringing the top up to date.
     tags: BinaryHeap<Reverse<(u64, u64)>>,
+    falls_seen: u64,
 }
 
 impl Queue {
@@ -106,7 +134,13 @@ impl Queue {
     }
 
     /// The first entry for which `alive` holds, with its standing; drops the dead ones before it. `tag_of` tells where lanes stand now.
-    pub(super) fn first(&mut self, alive: impl Fn(&Entry) -> bool, tag_of: impl Fn(u64) -> u64) -> Option<(Standing, TaskKey)> {
+    pub(super) fn first(
+        &mut self,
+        alive: impl Fn(&Entry) -> bool,
+        tag_of: impl Fn(u64) -> u64,
+        falls: &Falls,
+    ) -> Option<(Standing, TaskKey)> {
+        self.catch_up(&tag_of, falls);
         let at = |tag, lane, entry: Entry| ((tag, lane, entry.key, entry.seq), entry.task);
         let main = self.main.first(&alive).map(|entry| at(tag_of(0), 0, entry));
         let other = loop {
@@ -131,6 +165,21 @@ impl Queue {
             (Some(main), Some(other)) => Some(main.min(other)),
             (main, other) => main.or(other),
         }
+    }
+
+    /// Hears of the tags that have fallen since it last looked.
+    fn catch_up(&mut self, tag_of: &impl Fn(u64) -> u64, falls: &Falls) {
+        if self.falls_seen == falls.count {
+            return;
+        }
+        match falls.since(self.falls_seen).filter(|_| self.tags.len() <= 2 * self.others.len() + 64) {
+            Some(lanes) => {
+                let here = lanes.filter(|lane| self.others.contains_key(lane));
+                self.tags.extend(here.map(|lane| Reverse((tag_of(lane), lane))));
+            }
+            None => self.tags = self.others.keys().map(|&lane| Reverse((tag_of(lane), lane))).collect(),
+        }
+        self.falls_seen = falls.count;
     }
 
     /// Notes that an entry in a lane has died; sweeps if most have.

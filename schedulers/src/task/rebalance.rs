@@ -35,7 +35,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             && at <= now
         {
             self.lookouts.pop_first();
-            let Some(run) = self.tasks.get_mut(key).and_then(|task| task.runs.iter_mut().find(|run| run.attempt == attempt)) else {
+            let Some(run) = self.tasks.get_mut(key).and_then(|task| task.runs.iter_mut().find(|run| run.attempt == attempt))
+            else {
                 continue;
             };
             run.look_at = None;
@@ -59,7 +60,9 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// How many tasks were sent to an engine before this one and are still there. O(tasks in flight there).
     fn ahead_of(&self, run: &Run) -> u32 {
         let engine = self.engines.get(run.engine);
-        let earlier = |key: &&TaskKey| self.tasks[**key].runs.iter().any(|other| other.engine == run.engine && other.dispatch < run.dispatch);
+        let earlier = |key: &&TaskKey| {
+            self.tasks[**key].runs.iter().any(|other| other.engine == run.engine && other.dispatch < run.dispatch)
+        };
         engine.running.iter().filter(earlier).count() as u32
     }
 

@@ -2,8 +2,8 @@
 //! lost, sent twice, or moved from where it is.
 
 use pointsman_policies::{
-    Admission, AdmissionCx, Candidates, EngineIx, InFlight, Needs, Order, Placement, Rebalance, Request, Scheme, ShadowReport, Stopwatch,
-    Ticket, Time,
+    Admission, AdmissionCx, Candidates, EngineIx, InFlight, NamedSchemes, Needs, Order, Placement, Rebalance, Request, Scheme,
+    ShadowReport, Stopwatch, Ticket, Time,
 };
 
 use super::TaskKey;
@@ -24,7 +24,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     /// Lets other schemes decide on the same state without acting, from now on; none if the list is empty. O(shadows * (engines + tasks
     /// in flight)).
-    pub fn set_shadows(&mut self, now: Time, schemes: Vec<(String, Box<dyn Scheme>)>, stopwatch: Option<Stopwatch>) {
+    pub fn set_shadows(&mut self, now: Time, schemes: NamedSchemes, stopwatch: Option<Stopwatch>) {
         self.with_flights(|placement, running, hand_out| placement.set_shadows(now, schemes, stopwatch, running, hand_out));
         self.sum_needs();
     }
