@@ -1,12 +1,12 @@
-//! The suite that every scheme runs, foreign ones too: random joins, leaves, limits, dispatches, outcomes and takeovers, with the promises of
+//! The suites that every policy of an axis runs, foreign ones too. For schemes: random joins, leaves, limits, dispatches, outcomes and takeovers, with the promises of
 //! [`Scheme`] checked after each step. It prints nothing and draws only from the seed it is given.
 
 use std::time::Duration;
 
 use crate::facts::Hints;
 use crate::{
-    Candidates, Chosen, Ending, EngineIx, InFlight, Input, Joining, Outcome, Placement, Request, Rng, Scheme, TaskFacts,
-    TaskView, Ticket, Time,
+    Admission, AdmissionCx, Candidates, Chosen, Ending, EngineIx, Flight, InFlight, Input, Joining, Learned, Move, Order,
+    OrderCx, Outcome, Placement, Rank, Rebalance, RebalanceCx, Request, Rng, Roster, Scheme, TaskFacts, TaskView, Ticket, Time,
 };
 
 /// Drives a fresh scheme from `make` through `steps` random changes of up to `engines` engines and checks after each that
@@ -202,4 +202,166 @@ fn end<S: Scheme>(placement: &mut Placement<S>, now: Time, task: &Sent, ending: 
     let mut outcome = Outcome::new(task.ticket, ending, latency);
     outcome.run = Some(latency / 2);
     placement.outcome(now, task.engine, &outcome);
+}
+
+/// Drives a fresh order from `make` through `steps` random lives of tasks, and checks that the same seed gives the same ranks; that
+/// the tag of a lane falls only with an outcome that says so; and that lanes without tasks are forgotten.
+///
+/// # Errors
+/// Says at which step which promise was broken.
+pub fn order(make: impl Fn() -> Box<dyn Order>, seed: u64, steps: usize) -> Result<(), String> {
+    let first = play_order(make(), seed, steps)?;
+    if first == play_order(make(), seed, steps)? {
+        Ok(())
+    } else {
+        Err(format!("seed {seed}: two runs of the same seed ranked differently"))
+    }
+}
+
+fn play_order(mut order: Box<dyn Order>, seed: u64, steps: usize) -> Result<Vec<Rank>, String> {
+    let (mut world, mut learned, needs) = (Rng::stream(seed, "order"), Learned::default(), order.needs());
+    let mut waiting: Vec<(TaskFacts, u64)> = Vec::new();
+    let mut running: Vec<(u64, Ticket)> = Vec::new();
+    let (mut ranks, mut tags) = (Vec::new(), std::collections::BTreeMap::<u64, u64>::new());
+    for step in 0..steps {
+        let now = Time::from_ns(step as u64 * 1_000_000);
+        let at = |what: String| Err(format!("seed {seed}, step {step}: {what}"));
+        // Clients come and go: later ones have not been seen before.
+        let mut facts = some_facts(&mut world);
+        facts.client += step as u64 / 50 * 3;
+        let cx = OrderCx::new(now, &learned);
+        match world.below(8) {
+            0..=2 => {
+                let view = TaskView::new(&facts)
+                    .shown(needs)
+                    .at(now, now)
+                    .numbered(step as u64, step as u64)
+                    .in_graph(world.unit(), world.unit());
+                let rank = order.rank(&cx, &view);
+                order.on_wait(&cx, rank.lane);
+                waiting.push((facts, rank.lane));
+                ranks.push(rank);
+            }
+            3 if !waiting.is_empty() => {
+                let (_, lane) = waiting.swap_remove(world.below(waiting.len()));
+                order.on_withdraw(&cx, lane);
+            }
+            4 | 5 if !waiting.is_empty() => {
+                let (facts, lane) = waiting.swap_remove(world.below(waiting.len()));
+                let ticket = order.on_dispatch(&cx, lane, &TaskView::new(&facts).shown(needs));
+                running.push((lane, ticket));
+            }
+            _ if !running.is_empty() => {
+                let (lane, ticket) = running.swap_remove(world.below(running.len()));
+                let run_s = world.unit() * 10.0;
+                order.on_outcome(&cx, lane, ticket, Ending::Ok, (world.below(4) > 0).then_some(run_s));
+                if let Some(fallen) = order.take_fallen() {
+                    tags.remove(&fallen);
+                }
+                learned.observe(now, 1 + world.below(3) as u64, EngineIx::new(0), Duration::from_secs_f64(run_s), 10);
+            }
+            _ => {}
+        }
+        for (_, lane) in &waiting {
+            let tag = order.tag(*lane);
+            if tags.insert(*lane, tag).is_some_and(|before| tag < before) {
+                return at(format!("the tag of lane {lane} fell without a word"));
+            }
+        }
+        tags.retain(|lane, _| waiting.iter().any(|(_, other)| other == lane));
+        let parties = waiting.len() + running.len();
+        if order.lane_count() > 2 * parties + 256 {
+            return at(format!("{} lanes are remembered of {parties} tasks", order.lane_count()));
+        }
+    }
+    Ok(ranks)
+}
+
+/// Drives a fresh admission policy through `steps` random outcomes and checks that it sets no limit but by its own word, that the same
+/// seed sets the same limits, and that engines may come and go.
+///
+/// # Errors
+/// Says what differed.
+pub fn admission(make: impl Fn() -> Box<dyn Admission>, seed: u64, steps: usize) -> Result<(), String> {
+    let play = |mut policy: Box<dyn Admission>| {
+        let (mut world, mut roster, mut set) = (Rng::stream(seed, "admission"), Roster::default(), Vec::new());
+        let mut live: Vec<EngineIx> = Vec::new();
+        for step in 0..steps {
+            let now = Time::from_ns(step as u64 * 100_000_000);
+            match world.below(12) {
+                0 if live.len() < 5 => {
+                    let engine = roster.join(Joining::new(0));
+                    set.push(policy.on_join(&AdmissionCx::new(now, &roster), engine));
+                    live.push(engine);
+                }
+                1 if live.len() > 1 => {
+                    let gone = live.swap_remove(world.below(live.len()));
+                    roster.leave(gone);
+                    policy.on_leave(&AdmissionCx::new(now, &roster), gone);
+                }
+                _ if !live.is_empty() => {
+                    let latency = Duration::from_secs_f64(world.unit() * 2.0);
+                    let ending = [Ending::Ok, Ending::Failed, Ending::Unmet, Ending::Lost, Ending::Cancelled][world.below(5)];
+                    let mut outcome = Outcome::new(Ticket(0), ending, latency);
+                    outcome.run = (world.below(3) > 0).then(|| latency.mul_f64(world.unit()));
+                    set.extend(policy.on_outcome(&AdmissionCx::new(now, &roster), live[world.below(live.len())], &outcome));
+                }
+                _ => {}
+            }
+        }
+        set
+    };
+    if play(make()) == play(make()) {
+        Ok(())
+    } else {
+        Err(format!("seed {seed}: two runs of the same seed set different limits"))
+    }
+}
+
+/// Drives a fresh rebalance policy through `steps` random dispatches and checks that it looks at nothing in the past, gives copies only to
+/// tasks that may have them, takes nothing back that has begun, and does the same again for the same seed.
+///
+/// # Errors
+/// Says at which step which promise was broken.
+pub fn rebalance(make: impl Fn() -> Box<dyn Rebalance>, seed: u64, steps: usize) -> Result<(), String> {
+    let play = |mut policy: Box<dyn Rebalance>| {
+        let (mut world, mut roster, mut learned) = (Rng::stream(seed, "rebalance"), Roster::default(), Learned::default());
+        let engines: Vec<EngineIx> = (0..4).map(|_| roster.join(Joining::new(3))).collect();
+        let (needs, mut done) = (policy.needs(), Vec::new());
+        for step in 0..steps {
+            let now = Time::from_ns(step as u64 * 10_000_000);
+            let at = |what: &str| format!("seed {seed}, step {step}: {what}");
+            let mut facts = some_facts(&mut world);
+            facts.hints.hedge = world.below(2) == 0;
+            let engine = engines[world.below(4)];
+            if roster.is_open(engine) {
+                roster.dispatched(engine);
+            } else {
+                roster.released(engine);
+            }
+            learned.observe(now, facts.class, engine, Duration::from_secs_f64(world.unit()), 10);
+            let cx = RebalanceCx::new(now, &roster, &learned);
+            let view = TaskView::new(&facts).shown(needs);
+            let Some(look_at) = policy.on_dispatch(&cx, &view, engine) else { continue };
+            if look_at <= now {
+                return Err(at("wants to look at a task before it was sent"));
+            }
+            let ahead = world.below(3) as u32;
+            let chosen =
+                policy.on_overdue(&RebalanceCx::new(look_at, &roster, &learned), &view, &Flight::new(engine, now, ahead));
+            match chosen {
+                Move::Again(again) if again <= look_at => return Err(at("wants to look again at once, for ever")),
+                Move::Hedge if !facts.hints.hedge => return Err(at("a copy of a task that may not run twice")),
+                Move::Recall if ahead == 0 => return Err(at("takes back what has begun")),
+                _ => {}
+            }
+            done.push((look_at, chosen));
+        }
+        Ok(done)
+    };
+    if play(make())? == play(make())? {
+        Ok(())
+    } else {
+        Err(format!("seed {seed}: two runs of the same seed did different things"))
+    }
 }

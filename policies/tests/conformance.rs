@@ -1,7 +1,8 @@
 //! Every built-in scheme against the conformance suite, and the suite against schemes with planted faults.
 
 use pointsman_policies::{
-    Axis, Candidates, Cx, EngineIx, Outcome, Pick, PolicySpec, Registry, Request, Roster, Scheme, Ticket, conformance,
+    Axis, Candidates, Cx, EngineIx, Flight, Move, Needs, Order, OrderCx, Outcome, Pick, PolicySpec, Rank, Rebalance, RebalanceCx,
+    Registry, Request, Roster, Scheme, TaskView, Ticket, Time, conformance,
 };
 
 /// Each scheme as configured by default, and in its other shapes.
@@ -49,6 +50,81 @@ fn every_scheme_conforms() {
         let made = || registry.build(&spec).unwrap();
         conformance::run(made, 7, 300, 3_000, deferring).unwrap_or_else(|e| panic!("{text}, many engines: {e}"));
     }
+}
+
+#[test]
+fn every_policy_of_the_other_axes_conforms() {
+    let registry = Registry::builtin();
+    let shapes = [
+        "fair[by=client,within=priority]",
+        "fair[by=session]",
+        "priority[aging_s=3]",
+        "shortest[size=exact]",
+        "longest[size=estimated]",
+    ];
+    let orders = registry.on(Axis::Order).map(|entry| entry.name).chain(shapes);
+    for spec in orders.map(|name| name.parse::<PolicySpec>().unwrap()) {
+        let make = || registry.build_order(&spec).unwrap();
+        (0..40).try_for_each(|seed| conformance::order(make, seed, 2_000)).unwrap_or_else(|error| panic!("{spec}: {error}"));
+    }
+    for spec in registry.on(Axis::Admission).map(|entry| PolicySpec::named(entry.name)) {
+        let make = || registry.build_admission(&spec).unwrap();
+        (0..40).try_for_each(|seed| conformance::admission(make, seed, 2_000)).unwrap_or_else(|error| panic!("{spec}: {error}"));
+    }
+    for spec in registry.on(Axis::Rebalance).map(|entry| PolicySpec::named(entry.name)) {
+        let make = || registry.build_rebalance(&spec).unwrap();
+        (0..40).try_for_each(|seed| conformance::rebalance(make, seed, 2_000)).unwrap_or_else(|error| panic!("{spec}: {error}"));
+    }
+}
+
+/// Keeps a lane for everybody it has ever seen, and lets tags fall in silence.
+#[derive(Default)]
+struct BadOrder {
+    seen: std::collections::BTreeSet<u64>,
+    hoards: bool,
+    tag: u64,
+}
+
+impl Order for BadOrder {
+    fn needs(&self) -> Needs {
+        Needs::CLIENT
+    }
+    fn rank(&mut self, _cx: &OrderCx<'_>, task: &TaskView<'_>) -> Rank {
+        self.seen.insert(task.client());
+        Rank { lane: 1, key: 0 }
+    }
+    fn tag(&self, _lane: u64) -> u64 {
+        if self.hoards { 0 } else { u64::MAX - self.tag }
+    }
+    fn on_dispatch(&mut self, _cx: &OrderCx<'_>, _lane: u64, _task: &TaskView<'_>) -> Ticket {
+        self.tag += 1;
+        Ticket::default()
+    }
+    fn lane_count(&self) -> usize {
+        self.seen.len()
+    }
+}
+
+/// Copies what must not run twice.
+struct BadRebalance;
+
+impl Rebalance for BadRebalance {
+    fn on_dispatch(&mut self, cx: &RebalanceCx<'_>, _task: &TaskView<'_>, _engine: EngineIx) -> Option<Time> {
+        Some(cx.now + std::time::Duration::from_secs(1))
+    }
+    fn on_overdue(&mut self, _cx: &RebalanceCx<'_>, _task: &TaskView<'_>, _flight: &Flight) -> Move {
+        Move::Hedge
+    }
+}
+
+#[test]
+fn the_other_suites_find_planted_faults() {
+    let hoards = conformance::order(|| Box::new(BadOrder { hoards: true, ..BadOrder::default() }), 1, 20_000);
+    assert!(hoards.as_ref().is_err_and(|error| error.contains("lanes are remembered")), "{hoards:?}");
+    let falls = conformance::order(|| Box::new(BadOrder::default()), 1, 2_000);
+    assert!(falls.as_ref().is_err_and(|error| error.contains("fell without a word")), "{falls:?}");
+    let copies = conformance::rebalance(|| Box::new(BadRebalance), 1, 100);
+    assert!(copies.is_err_and(|error| error.contains("may not run twice")));
 }
 
 /// A scheme that scans the roster, right but for one planted fault.

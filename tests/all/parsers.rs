@@ -7,7 +7,7 @@ use pointsman::core::date::Date;
 use pointsman::core::db::{Keys, Query, Record};
 use pointsman::core::wire::{ContentStatus, Header, Parent, ReplyMetadata, object};
 use pointsman::core::{Envelope, Ledger, Multipart, Session, Signer};
-use pointsman::policies::PolicySpec;
+use pointsman::policies::{Axis, Hints, PolicySpec, Registry};
 use pointsman::schedulers::task::TaskSpec;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -35,6 +35,8 @@ fn near_json() -> impl Strategy<Value = String> {
         "\"targets\"",
         "\"timeout\"",
         "\"retries\"",
+        "\"label\"",
+        "\"#prio=1\"",
         "\"$in\"",
         "\"$glob\"",
         "\"[\"",
@@ -112,6 +114,28 @@ proptest! {
         let mut ledger = Ledger::default();
         ledger.set(&text, 1);
         prop_assert_eq!(ledger.get(&text), 1);
+    }
+
+    #[test]
+    fn labels_of_any_words(words in prop::collection::vec(prop_oneof![
+        "#?(prio|cost|tenant|key|weight|hedge|deadline|x)=?[-0-9a-zé.#=]{0,6}",
+        any::<String>(),
+    ], 0..8)) {
+        let (hints, wrong) = Hints::parse(&words.join(" "));
+        prop_assert!(hints.priority.is_finite() && hints.cost_s.is_none_or(|cost| cost > 0.0 && cost.is_finite()));
+        prop_assert!(hints.weight.is_none_or(|weight| weight > 0.0 && weight.is_finite()));
+        prop_assert!(wrong.is_none_or(|wrong| wrong.hint.chars().count() <= 40));
+    }
+
+    #[test]
+    fn policies_of_any_spelling(text in "[a-z]{0,5}\\[?[-a-z0-9=,\\[\\]{}\"\\\\. ]{0,20}\\]?") {
+        if let Ok(spec) = text.parse::<PolicySpec>() {
+            let registry = Registry::builtin();
+            for axis in Axis::ALL {
+                let _ = registry.resolved(axis, &spec);
+            }
+            prop_assert_eq!(&spec.to_string().parse::<PolicySpec>().unwrap(), &spec);
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Rendezvous hashing by weight: each engine draws a lot for the task's key, the best lot wins; who comes or goes moves only its own
-//! tasks. Sources: Thaler and Ravishankar 1998; in a tree, for O(log n): Wang, Ravishankar 2009; weights: Schindelhauer and Schomaker 2005.
+//! Rendezvous hashing by weight: each engine draws a lot for the task's key, the best lot wins; who comes or goes moves its own
+//! tasks and few others. Sources: Thaler and Ravishankar 1998; in a tree, for O(log n): Wang, Ravishankar 2009; weights: Schindelhauer and Schomaker 2005.
 
 use smallvec::SmallVec;
 
