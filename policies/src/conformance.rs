@@ -346,13 +346,13 @@ pub fn rebalance(make: impl Fn() -> Box<dyn Rebalance>, seed: u64, steps: usize)
             if look_at <= now {
                 return Err(at("wants to look at a task before it was sent"));
             }
-            let ahead = world.below(3) as u32;
+            let is_queued = world.below(3) > 0;
             let chosen =
-                policy.on_overdue(&RebalanceCx::new(look_at, &roster, &learned), &view, &Flight::new(engine, now, ahead));
+                policy.on_overdue(&RebalanceCx::new(look_at, &roster, &learned), &view, &Flight::new(engine, now, is_queued));
             match chosen {
                 Move::Again(again) if again <= look_at => return Err(at("wants to look again at once, for ever")),
                 Move::Hedge if !facts.hints.hedge => return Err(at("a copy of a task that may not run twice")),
-                Move::Recall if ahead == 0 => return Err(at("takes back what has begun")),
+                Move::Recall if !is_queued => return Err(at("takes back what has begun")),
                 _ => {}
             }
             done.push((look_at, chosen));

@@ -60,7 +60,7 @@ pub struct Hints {
     pub deadline: Option<Duration>,
     /// `#key=x`, as [`hash_name`]: tasks of one key want the same engine. 0 unless said.
     pub key: u64,
-    /// `#weight=2`: share of its tenant relative to others.
+    /// `#weight=2`: share of its tenant relative to others, from 0.001 to 1000.
     pub weight: Option<f64>,
     /// `#hedge`: it may run twice at once, because that does no harm.
     pub hedge: bool,
@@ -101,7 +101,7 @@ impl Hints {
                 let seconds = number(value).and_then(|n| if n >= 0.0 { Ok(n) } else { Err("it takes seconds, 0 or more") })?;
                 self.deadline = Some(Duration::try_from_secs_f64(seconds.min(1e9)).unwrap_or_default());
             }
-            ("weight", value) => self.weight = Some(positive(value)?.clamp(1e-6, 1e6)),
+            ("weight", value) => self.weight = Some(positive(value)?.clamp(1e-3, 1e3)),
             ("tenant", name) if !name.is_empty() => self.tenant = hash_name(name),
             ("key", name) if !name.is_empty() => self.key = hash_name(name),
             ("tenant" | "key", _) => return Err("it takes a name"),

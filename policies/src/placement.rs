@@ -45,6 +45,7 @@ pub(crate) fn tell_the_past<S: Scheme + ?Sized>(
     running: &[InFlight<'_>],
     mut hand_out: impl FnMut(usize, Ticket),
 ) {
+    let learned = learned.shown(needs);
     let mut past = roster.idle_copy();
     let live: Vec<EngineIx> = past.live_engines().collect();
     for &engine in &live {
@@ -171,8 +172,8 @@ impl<S: Scheme> Placement<S> {
     }
 
     fn tell(&mut self, now: Time, hook: impl FnOnce(&mut S, &mut Cx<'_>)) {
-        let Placement { scheme, roster, rng, learned, .. } = self;
-        hook(scheme, &mut Cx { now, roster, rng, learned, trace: None });
+        let Placement { scheme, roster, rng, learned, needs, .. } = self;
+        hook(scheme, &mut Cx { now, roster, rng, learned: learned.shown(*needs), trace: None });
     }
 
     fn tell_shadows(&mut self, now: Time, hook: impl Fn(&mut dyn Scheme, &mut Cx<'_>)) {
@@ -234,8 +235,12 @@ impl<S: Scheme> Placement<S> {
 
     /// Bars an engine from new work (draining, lost) or admits it again. Returns whether this opened it.
     pub fn set_barred(&mut self, now: Time, engine: EngineIx, barred: bool) -> bool {
-        let was_open = self.roster.is_open(engine);
+        let (was_open, was_barred) = (self.roster.is_open(engine), self.roster.is_barred(engine));
         self.roster.set_barred(engine, barred);
+        if was_barred != barred && was_open == self.roster.is_open(engine) {
+            self.tell(now, |scheme, cx| scheme.on_barred(cx, engine));
+            self.tell_shadows(now, |scheme, cx| scheme.on_barred(cx, engine));
+        }
         self.tell_change(now, engine, was_open)
     }
 
@@ -260,7 +265,8 @@ impl<S: Scheme> Placement<S> {
         let whole = request;
         let request = &request.shown(self.needs);
         let trace = traced.then_some(&mut self.trace);
-        let mut cx = Cx { now, roster: &self.roster, rng: &mut self.rng, learned: &self.learned, trace };
+        let learned = self.learned.shown(self.needs);
+        let mut cx = Cx { now, roster: &self.roster, rng: &mut self.rng, learned, trace };
         let chosen = match self.scheme.pick(&mut cx, request) {
             Pick::Engine(engine) if self.roster.is_open(engine) && request.candidates.contains(engine) => Chosen::Engine(engine),
             Pick::Engine(_) => {
@@ -305,13 +311,16 @@ impl<S: Scheme> Placement<S> {
         let was_open = self.roster.is_open(engine);
         self.roster.released(engine);
         match self.shadows.take() {
-            None => self.tell(now, |scheme, cx| scheme.on_outcome(cx, engine, outcome)),
+            None => {
+                let shown = outcome.shown(self.needs);
+                self.tell(now, |scheme, cx| scheme.on_outcome(cx, engine, &shown));
+            }
             Some(mut shadows) => {
                 let tickets = shadows.take_tickets(outcome.ticket);
-                let own = Outcome { ticket: tickets.first().copied().unwrap_or_default(), ..*outcome };
+                let own = Outcome { ticket: tickets.first().copied().unwrap_or_default(), ..outcome.shown(self.needs) };
                 self.tell(now, |scheme, cx| scheme.on_outcome(cx, engine, &own));
-                shadows.ended(now, &self.roster, &self.learned, &tickets, |scheme, cx, ticket| {
-                    scheme.on_outcome(cx, engine, &Outcome { ticket, ..*outcome });
+                shadows.ended(now, &self.roster, &self.learned, &tickets, |scheme, cx, ticket, needs| {
+                    scheme.on_outcome(cx, engine, &Outcome { ticket, ..outcome.shown(needs) });
                 });
                 self.shadows = Some(shadows);
             }

@@ -122,6 +122,8 @@ pub fn in_range<T: PartialOrd + std::fmt::Display>(
 
 type Build<T> = Box<dyn Fn(&Map<String, Value>) -> Result<Box<T>, PolicyError> + Send + Sync>;
 
+type Normalise = fn(&Map<String, Value>) -> Result<Map<String, Value>, PolicyError>;
+
 enum Builder {
     Placement(Build<dyn Scheme>),
     Order(Build<dyn Order>),
@@ -161,6 +163,8 @@ pub struct Entry {
     /// Their defaults.
     pub defaults: Map<String, Value>,
     build: Builder,
+    /// Parameters as the configuration type writes them.
+    normal: Normalise,
 }
 
 impl std::fmt::Debug for Entry {
@@ -175,11 +179,22 @@ pub struct Registry {
     entries: Vec<Entry>,
 }
 
+fn config<T: Named>(parameters: &Map<String, Value>) -> Result<T::Config, PolicyError> {
+    serde_json::from_value(Value::Object(parameters.clone()))
+        .map_err(|error| PolicyError::Parameters { name: T::NAME, reason: error.to_string() })
+}
+
 /// Makes a policy from parameters that are checked by its configuration type.
 fn made<T: Named>(parameters: &Map<String, Value>) -> Result<T, PolicyError> {
-    let config = serde_json::from_value(Value::Object(parameters.clone()))
-        .map_err(|error| PolicyError::Parameters { name: T::NAME, reason: error.to_string() })?;
-    T::build(config)
+    T::build(config::<T>(parameters)?)
+}
+
+/// Parameters as their type writes them, all of them.
+fn written<T: Named>(config: &T::Config) -> Map<String, Value> {
+    match serde_json::to_value(config) {
+        Ok(Value::Object(parameters)) => parameters,
+        _ => Map::new(),
+    }
 }
 
 impl Registry {
@@ -241,10 +256,6 @@ impl Registry {
                 return Err(PolicyError::Taken(name));
             }
         }
-        let defaults = match serde_json::to_value(T::Config::default()) {
-            Ok(Value::Object(defaults)) => defaults,
-            _ => Map::new(),
-        };
         self.entries.push(Entry {
             axis: build.axis(),
             name: T::NAME,
@@ -254,8 +265,9 @@ impl Registry {
             needs: needs?,
             default_hwm: T::DEFAULT_HWM,
             parameters: T::PARAMETERS,
-            defaults,
+            defaults: written::<T>(&T::Config::default()),
             build,
+            normal: |parameters| Ok(written::<T>(&config::<T>(parameters)?)),
         });
         Ok(self)
     }
@@ -308,7 +320,7 @@ impl Registry {
         let entry = self.resolve(Some(axis), spec)?;
         let mut parameters = entry.defaults.clone();
         parameters.extend(spec.parameters().clone());
-        Ok(PolicySpec::with(entry.name, parameters))
+        Ok(PolicySpec::with(entry.name, (entry.normal)(&parameters)?))
     }
 
     /// Whether a policy could be made.

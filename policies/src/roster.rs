@@ -159,11 +159,16 @@ impl Roster {
         EngineIx(slot)
     }
 
-    /// The same engines with nothing in flight and no limits, for a scheme that takes over to be told of them one by one.
+    /// Whether the engine is barred from work, draining or lost, whatever it has in flight.
+    pub fn is_barred(&self, engine: EngineIx) -> bool {
+        self.rows.get(engine.slot()).is_some_and(|row| row.barred)
+    }
+
+    /// The same engines with nothing in flight and all open, for a scheme that takes over to be told of them one by one.
     pub(crate) fn idle_copy(&self) -> Roster {
         let mut copy = self.clone();
         for row in copy.rows.iter_mut().filter(|row| row.live) {
-            (row.barred, row.open, row.load, row.hwm) = (false, true, 0, 0);
+            (row.barred, row.open, row.load) = (false, true, 0);
         }
         copy.open = copy.live;
         copy

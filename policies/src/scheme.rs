@@ -28,6 +28,9 @@ pub trait Scheme: Send {
     /// An engine exists from now on. It is not yet open.
     fn on_join(&mut self, _cx: &mut Cx<'_>, _engine: EngineIx) {}
 
+    /// An engine that was closed anyhow, being full, is barred from work or admitted again; it stays closed for now.
+    fn on_barred(&mut self, _cx: &mut Cx<'_>, _engine: EngineIx) {}
+
     /// An engine is gone; its index may be given to another. Its in-flight tasks have had their outcome.
     fn on_leave(&mut self, _cx: &mut Cx<'_>, _engine: EngineIx) {}
 
@@ -72,6 +75,9 @@ impl<S: Scheme + ?Sized> Scheme for Box<S> {
     fn on_join(&mut self, cx: &mut Cx<'_>, engine: EngineIx) {
         (**self).on_join(cx, engine);
     }
+    fn on_barred(&mut self, cx: &mut Cx<'_>, engine: EngineIx) {
+        (**self).on_barred(cx, engine);
+    }
     fn on_leave(&mut self, cx: &mut Cx<'_>, engine: EngineIx) {
         (**self).on_leave(cx, engine);
     }
@@ -108,7 +114,7 @@ pub struct Cx<'a> {
     pub roster: &'a Roster,
     /// The scheme's own stream of the run's seed.
     pub rng: &'a mut Rng,
-    /// What the run has taught so far. Kept up only for policies that declare [`Needs::ESTIMATE`] or [`Needs::SPEED`].
+    /// What the run has taught so far; nothing for a scheme that declares neither [`Needs::ESTIMATE`] nor [`Needs::SPEED`].
     pub learned: &'a Learned,
     /// Where [`consider`](Self::consider) writes, if anybody reads.
     pub(crate) trace: Option<&'a mut Vec<Considered>>,
@@ -238,15 +244,25 @@ pub struct Outcome {
     pub ending: Ending,
     /// From dispatch to now. Needs [`Needs::LATENCY`].
     pub latency: Duration,
-    /// How long the task ran, by the engine's own clock, if it ran and said so. Needs [`Needs::RUN`], [`Needs::ESTIMATE`] or
-    /// [`Needs::SPEED`].
+    /// How long the task ran, by the engine's own clock, if it ran and said so. Needs [`Needs::RUN`].
     pub run: Option<Duration>,
+    /// How many other tasks were in flight there when it was sent: 0 means that it did not wait for any.
+    pub ahead: u32,
 }
 
 impl Outcome {
+    /// What a policy with these needs sees of it.
+    pub fn shown(mut self, needs: Needs) -> Self {
+        if !needs.contains(Needs::LATENCY) {
+            self.latency = Duration::ZERO;
+        }
+        self.run = self.run.filter(|_| needs.contains(Needs::RUN));
+        self
+    }
+
     /// An end of which only the latency is known.
     pub const fn new(ticket: Ticket, ending: Ending, latency: Duration) -> Self {
-        Outcome { ticket, ending, latency, run: None }
+        Outcome { ticket, ending, latency, run: None, ahead: 0 }
     }
 }
 

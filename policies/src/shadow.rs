@@ -72,7 +72,9 @@ impl Shadows {
 
     pub(crate) fn needs(&self) -> Needs {
         // `follow` is a wish only if the acting scheme says so.
-        self.list.iter().fold(Needs::empty(), |all, shadow| all | shadow.needs).difference(Needs::SOFT_FOLLOW)
+        let all = self.list.iter().fold(Needs::empty(), |all, shadow| all | shadow.needs).difference(Needs::SOFT_FOLLOW);
+        // Choices are compared by when the task would be done.
+        if self.list.is_empty() { all } else { all | Needs::COST | Needs::ESTIMATE | Needs::SPEED }
     }
 
     pub(crate) fn reports(&self) -> impl Iterator<Item = &ShadowReport> {
@@ -99,8 +101,8 @@ impl Shadows {
 
     /// Tells each what has happened.
     pub(crate) fn tell(&mut self, now: Time, roster: &Roster, learned: &Learned, hook: impl Fn(&mut dyn Scheme, &mut Cx<'_>)) {
-        for Shadow { scheme, rng, .. } in &mut self.list {
-            hook(&mut **scheme, &mut Cx { now, roster, rng, learned, trace: None });
+        for Shadow { scheme, rng, needs, .. } in &mut self.list {
+            hook(&mut **scheme, &mut Cx { now, roster, rng, learned: learned.shown(*needs), trace: None });
         }
     }
 
@@ -116,7 +118,7 @@ impl Shadows {
     ) -> Ticket {
         let mut tickets: SmallVec<[Ticket; 3]> = SmallVec::from_slice(&[own]);
         for Shadow { scheme, rng, needs, .. } in &mut self.list {
-            let cx = &mut Cx { now, roster, rng, learned, trace: None };
+            let cx = &mut Cx { now, roster, rng, learned: learned.shown(*needs), trace: None };
             tickets.push(scheme.on_dispatch(cx, engine, &request.shown(*needs)));
         }
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -152,10 +154,10 @@ impl Shadows {
         roster: &Roster,
         learned: &Learned,
         tickets: &[Ticket],
-        hook: impl Fn(&mut dyn Scheme, &mut Cx<'_>, Ticket),
+        hook: impl Fn(&mut dyn Scheme, &mut Cx<'_>, Ticket, Needs),
     ) {
-        for (Shadow { scheme, rng, .. }, &ticket) in self.list.iter_mut().zip(tickets.iter().skip(1)) {
-            hook(&mut **scheme, &mut Cx { now, roster, rng, learned, trace: None }, ticket);
+        for (Shadow { scheme, rng, needs, .. }, &ticket) in self.list.iter_mut().zip(tickets.iter().skip(1)) {
+            hook(&mut **scheme, &mut Cx { now, roster, rng, learned: learned.shown(*needs), trace: None }, ticket, *needs);
         }
     }
 
@@ -181,7 +183,8 @@ impl Shadows {
         let done_s = |engine: EngineIx| f64::from(roster.load(engine) + 1) * each_s / learned.speed(engine);
         for Shadow { scheme, rng, needs, report } in &mut self.list {
             let start = self.stopwatch.map_or(0, |watch| watch());
-            let picked = scheme.pick(&mut Cx { now, roster, rng, learned, trace: None }, &request.shown(*needs));
+            let picked =
+                scheme.pick(&mut Cx { now, roster, rng, learned: learned.shown(*needs), trace: None }, &request.shown(*needs));
             report.cost_ns += self.stopwatch.map_or(0, |watch| watch().saturating_sub(start));
             report.decisions += 1;
             match picked {

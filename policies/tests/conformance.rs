@@ -16,7 +16,7 @@ fn specs() -> Vec<PolicySpec> {
         "choices[d=1]",
         "choices[d=3,replacement=true]",
         "choices[d=5,memory=true]",
-        "choices[d=10000,tie=lru]",
+        "choices[d=64,tie=lru]",
         "oneplusbeta[beta=1]",
         "jbt[threshold=1]",
         "swrr[by=hwm]",

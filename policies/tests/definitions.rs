@@ -212,11 +212,14 @@ fn a_slow_engine_is_left_idle_while_waiting_for_a_fast_one_is_quicker() {
     assert_eq!(world.pick(), 0);
     world.send(0);
     let facts = TaskFacts::default();
-    // The fast one is ten times as fast: up to nine in line, each is served sooner by it than the slow one would take.
+    // The fast one is ten times as fast: with up to nine before it, a task is served sooner by it than the slow one would take.
     for waiting in 1..=12 {
         let chosen = world.pick_of(&facts, &[], Time::ZERO, waiting);
         assert_eq!(matches!(chosen, Chosen::Defer { .. }), waiting < 9, "{waiting} waiting: {chosen:?}");
     }
+    // One that is drained is not waited for, whatever it still has.
+    world.placement.set_barred(world.now, world.engines[0], true);
+    assert_eq!(world.pick(), 1);
 }
 
 #[test]
@@ -276,6 +279,88 @@ fn one_key_goes_to_one_engine_in_equal_shares_and_few_move() {
         assert!(moved < moved_at_most, "{scheme}: {moved} of the keys moved to make room for one engine of eleven");
         let astray = before.iter().zip(&after).filter(|&(a, b)| a != b && *b != 10).count() as f64 / 3_000.0;
         assert!(astray < 0.08, "{scheme}: {astray} of the keys moved between engines that were there");
+    }
+}
+
+#[test]
+fn homes_depend_on_names_and_not_on_the_order_of_joining() {
+    for scheme in ["maglev[table=65537]", "rendezvous", "boundedhash[points=50,factor=100]"] {
+        let names = |numbers: &mut dyn Iterator<Item = usize>| {
+            let mut world = World::new(scheme, 0);
+            let order: Vec<usize> = numbers.collect();
+            order.iter().for_each(|&n| world.join(n, 0));
+            (0..500).map(|key| order[world.pick_key(&format!("#key=k{key}"))]).collect::<Vec<usize>>()
+        };
+        assert_eq!(names(&mut (0..20)), names(&mut (0..20).rev()), "{scheme}");
+    }
+}
+
+#[test]
+fn a_closed_home_moves_only_its_own_keys() {
+    for scheme in ["maglev[table=65537]", "rendezvous", "boundedhash[points=50,factor=100]"] {
+        let mut world = World::new(scheme, 20);
+        let homes = |world: &mut World| (0..1_000).map(|key| world.pick_key(&format!("#key=k{key}"))).collect::<Vec<_>>();
+        let before = homes(&mut world);
+        world.placement.set_barred(world.now, world.engines[7], true);
+        let after = homes(&mut world);
+        assert!(before.iter().zip(&after).all(|(a, b)| a == b || *a == 7) && !after.contains(&7), "{scheme}");
+        let third = [EngineIx::new(3)];
+        let request = Request::new(Candidates::Except(&third));
+        assert!(!matches!(world.placement.pick(world.now, &request), Chosen::Engine(engine) if engine.slot() == 3));
+        world.placement.set_barred(world.now, world.engines[7], false);
+        assert_eq!(homes(&mut world), before, "{scheme}");
+    }
+}
+
+#[test]
+fn limits_do_not_change_homes_that_they_admit() {
+    for scheme in ["rendezvous", "boundedhash[points=50,factor=100]"] {
+        let mut world = World::new(scheme, 20);
+        for key in 0..300 {
+            let home = world.pick_key(&format!("#key=k{key}"));
+            let mut facts = TaskFacts::default();
+            facts.hints = Hints::parse(&format!("#key=k{key}")).0;
+            let others = [world.engines[(home + 3) % 20], world.engines[home], world.engines[(home + 11) % 20]];
+            let view = TaskView::new(&facts);
+            for candidates in [Candidates::Only(&others), Candidates::Except(&[others[0], others[2]])] {
+                let chosen = world.placement.pick(world.now, &Request::new(candidates).task(view));
+                assert_eq!(chosen, Chosen::Engine(world.engines[home]), "{scheme} {candidates:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_task_bound_far_ahead_tells_nothing_of_the_time() {
+    let mut world = World::new("swrr[by=equal]", 3);
+    (0..1_000).for_each(|_| _ = world.send(0));
+    world.join(3, 0);
+    let next = world.sequence(30);
+    assert!((8..=12).contains(&next.iter().filter(|&&engine| engine == 3).count()), "{next:?}");
+}
+
+#[test]
+fn a_scheme_that_takes_over_sees_the_limits() {
+    let mut world = World::limited("lru", &[100, 10, 10, 10]);
+    for scheme in ["swrr[by=hwm]", "rendezvous[by=hwm]"] {
+        let new = Registry::builtin().build(&scheme.parse().unwrap()).unwrap();
+        world.placement.replace(world.now, new, &[], |_, _| {});
+        let counts = if scheme.starts_with("swrr") {
+            let sequence = world.sequence(26);
+            sequence.iter().filter(|&&engine| engine == 0).count()
+        } else {
+            (0..26).filter(|key| world.pick_key(&format!("#key={key}")) == 0).count()
+        };
+        assert!(counts >= 15, "{scheme}: 10 of 13 should go to the engine with 10 times the room: {counts} of 26");
+    }
+}
+
+#[test]
+fn unknown_engines_are_found_out_by_one_task_each() {
+    for scheme in ["c3[d=2]", "peakewma"] {
+        let mut world = World::new(scheme, 2);
+        world.taught(0, 100_000, 100_000);
+        assert_eq!(world.sequence(3), [1, 0, 0], "{scheme}");
     }
 }
 

@@ -93,7 +93,7 @@ fn each_order_is_what_its_name_says() {
         ("lifo", [4, 3, 2, 1, 0]),
         ("priority", [2, 1, 4, 0, 3]),
         ("priority[aging_s=10]", [2, 1, 4, 0, 3]),
-        ("shortest[size=exact]", [4, 1, 2, 3, 0]),
+        ("shortest[size=exact]", [1, 2, 3, 0, 4]),
         ("longest[size=exact]", [0, 2, 3, 1, 4]),
         ("deadline", [3, 1, 0, 2, 4]),
         ("fair", [0, 1, 2, 3, 4]),
@@ -136,6 +136,28 @@ fn durations_are_learned_by_class() {
 }
 
 #[test]
+fn what_waits_is_ranked_again_as_its_class_becomes_known() {
+    let mut world = World::new("shortest", 1);
+    for n in 0..40 {
+        for (kind, class) in [("long", 1), ("short", 2)] {
+            let mut spec = TaskSpec::default();
+            spec.facts.class = class;
+            let id = format!("{kind}{n}");
+            world.machine.handle(world.now, Event::Submit { id: &id, spec: Ok(spec), payload: id.clone(), bytes: 1 });
+            world.collect();
+        }
+    }
+    let mut ended = vec![];
+    while !world.running.is_empty() {
+        let run_s = if world.running[0].0.starts_with("long") { 10 } else { 1 };
+        ended.push(world.end_first(Duration::from_secs(run_s)));
+    }
+    // Nothing is known at first; then the short ones go before the long ones.
+    let late_long = ended[20..44].iter().filter(|id| id.starts_with("long")).count();
+    assert!(late_long == 0, "{ended:?}");
+}
+
+#[test]
 fn a_short_task_does_not_wait_behind_anothers_thousands() {
     let mut world = World::new("fair", 1);
     for n in 0..10_000 {
@@ -174,6 +196,33 @@ fn shares_are_within_the_bound_of_start_time_fair_queueing() {
             assert!(most - least <= 220.0, "seed {seed}, step {step}: {served:?}");
         }
     }
+}
+
+#[test]
+fn labels_buy_nobody_a_larger_share_than_their_weight() {
+    // One party lies about its costs, changes its weight while a task runs, and tries extremes.
+    for lie in ["#cost=1e9", "#cost=1e-9", "#cost=1e9 #weight=1000", "#weight=1e-9"] {
+        let mut world = World::new("fair", 4);
+        for n in 0..8 {
+            world.submit(&format!("liar{n}"), 9, lie, &[]);
+        }
+        world.drain();
+        for n in 0..400 {
+            world.submit(&format!("a{n}"), 1, "", &[]);
+            world.submit(&format!("b{n}"), 2, if lie.contains("weight") { "" } else { lie }, &[]);
+        }
+        let order: Vec<String> = (0..400).map(|_| world.end_first(Duration::from_millis(50))).collect();
+        let a = order.iter().filter(|id| id.starts_with('a')).count();
+        assert!((190..=210).contains(&a), "{lie}: {a} of 400 for the honest one");
+    }
+    let mut world = World::new("fair", 1);
+    for n in 0..100 {
+        world.submit(&format!("a{n}"), 1, "", &[]);
+        world.submit(&format!("b{n}"), 2, if n % 2 == 0 { "#weight=100" } else { "#weight=0.01" }, &[]);
+    }
+    let order: Vec<String> = (0..100).map(|_| world.end_first(Duration::from_millis(50))).collect();
+    let last = order[50..].iter().filter(|id| id.starts_with('a')).count();
+    assert!(last > 0, "a weight that changes monopolises nothing: {order:?}");
 }
 
 #[test]

@@ -143,16 +143,20 @@ fn serve(read: &Arguments, arguments: &[String], registry: &Arc<Registry>) -> an
     }
 }
 
-/// SIGHUP: the policies of the files as they are now. Everything else is read at the start alone.
+/// SIGHUP: the four policies of the files as they are now. Everything else is read at the start alone.
 fn reload(desk: &PolicyDesk, arguments: &[String], started: &Config) {
     let env = |name: &str| std::env::var(name).ok();
     let outcome = read_arguments(arguments, &env).map_err(anyhow::Error::from).and_then(|read| {
         let mut rest = read.config.clone();
-        rest.policy = started.policy.clone();
+        let four = started.policy.clone();
+        rest.policy.placement = four.placement;
+        (rest.policy.order, rest.policy.admission, rest.policy.rebalance) = (four.order, four.admission, four.rebalance);
         // Without a key of its own each reading makes another.
         rest.session.key = started.session.key.clone();
         if rest != *started {
-            tracing::warn!("settings other than [policy] have changed: they take effect when the controller is started again");
+            tracing::warn!(
+                "settings other than the four policies have changed: they take effect when the controller is started again"
+            );
         }
         desk.reload(&read.config.policy)
     });

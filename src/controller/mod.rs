@@ -237,7 +237,13 @@ impl Controller {
         }
         let text = format!("{policies}, seed {seed}");
         hub_outbox.send_always(HubInput::Policies(text.into()));
-        let desk = PolicyDesk::new(registry.clone(), policies, tasks_outbox.clone(), hub_outbox.clone());
+        let desk = PolicyDesk::new(
+            registry.clone(),
+            policies,
+            config.policy.admission.is_none(),
+            tasks_outbox.clone(),
+            hub_outbox.clone(),
+        );
         let desk = Arc::new(desk);
         let sockets = TaskSockets { clients: task_in.0, engines: task_out.0, control };
         let (to_hub, task_session, stop) = (hub_outbox.clone(), session(fresh_id()), tasks_outbox.clone());

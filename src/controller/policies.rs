@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pointsman_core::hub::driver::HubInput;
 use pointsman_core::net::Outbox;
 use pointsman_policies::{Axis, NamedSchemes, PolicyError, PolicySpec, Registry};
-use pointsman_schedulers::live::{PolicyChange, SchedulerOrder, TaskInput};
+use pointsman_schedulers::live::{LiveChange, SchedulerOrder, TaskInput};
+use pointsman_schedulers::task::PolicyChange;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::config::{Policies, Resolved};
+use crate::config::{Policies, Resolved, fixed};
 
 /// What the program's own tools may ask.
 #[derive(Debug, Deserialize)]
@@ -32,27 +33,41 @@ enum Errand {
     Shadow { schemes: Vec<PolicySpec> },
 }
 
+/// What is in force, and whether somebody has said how many tasks an engine may have, or only the scheme.
+struct InForce {
+    policies: Resolved,
+    admission_is_default: bool,
+}
+
 /// Keeps what is in force and passes on what is to be.
 pub(crate) struct PolicyDesk {
     registry: Arc<Registry>,
-    in_force: Mutex<Resolved>,
+    in_force: Mutex<InForce>,
     tasks: Outbox<TaskInput>,
     hub: Outbox<HubInput>,
 }
 
 impl PolicyDesk {
-    pub(super) fn new(registry: Arc<Registry>, in_force: Resolved, tasks: Outbox<TaskInput>, hub: Outbox<HubInput>) -> Self {
-        PolicyDesk { registry, in_force: Mutex::new(in_force), tasks, hub }
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        policies: Resolved,
+        admission_is_default: bool,
+        tasks: Outbox<TaskInput>,
+        hub: Outbox<HubInput>,
+    ) -> Self {
+        PolicyDesk { registry, in_force: Mutex::new(InForce { policies, admission_is_default }), tasks, hub }
     }
 
-    fn in_force(&self) -> MutexGuard<'_, Resolved> {
+    fn in_force(&self) -> MutexGuard<'_, InForce> {
         self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does what is asked under the hub's number; the answer comes from here or from the scheduler.
     pub(super) fn run(&self, number: u64, content: Value) {
-        let outcome = serde_json::from_value(content).map_err(|error| error.to_string()).and_then(|errand| self.order(errand));
-        match outcome {
+        // Held until it has been passed on: what is said to be in force and what is must change in the same order.
+        let mut in_force = self.in_force();
+        let errand = serde_json::from_value(content).map_err(|error| error.to_string());
+        match errand.and_then(|errand| self.order(&mut in_force, errand)) {
             Ok(order) => {
                 self.tasks.send_always(TaskInput::Order(number, order));
             }
@@ -62,10 +77,10 @@ impl PolicyDesk {
         }
     }
 
-    fn order(&self, errand: Errand) -> Result<SchedulerOrder, String> {
+    fn order(&self, in_force: &mut InForce, errand: Errand) -> Result<SchedulerOrder, String> {
         Ok(match errand {
-            Errand::Show => SchedulerOrder::Show(json!({"policies": self.in_force().clone()})),
-            Errand::Set { policies } => self.set(&policies)?,
+            Errand::Show => SchedulerOrder::Show(json!({"policies": in_force.policies})),
+            Errand::Set { policies } => self.set(in_force, &policies)?,
             Errand::Pause => SchedulerOrder::Pause(true),
             Errand::Resume => SchedulerOrder::Pause(false),
             Errand::Drain { engine, draining } => SchedulerOrder::Drain { engine, draining },
@@ -79,7 +94,7 @@ impl PolicyDesk {
     }
 
     /// Policies by name alone: the name has an axis.
-    fn set(&self, specs: &[PolicySpec]) -> Result<SchedulerOrder, String> {
+    fn set(&self, in_force: &mut InForce, specs: &[PolicySpec]) -> Result<SchedulerOrder, String> {
         let mut wanted: Vec<(Axis, PolicySpec)> = Vec::new();
         for spec in specs {
             let axis = self.registry.resolve(None, spec).map_err(|error| error.to_string())?.axis;
@@ -91,11 +106,22 @@ impl PolicyDesk {
         if wanted.is_empty() {
             return Err("no policy is named".into());
         }
-        self.change(wanted)
+        // A scheme brings the limit that it is meant to run with, unless somebody has set one.
+        let placement = wanted.iter().find(|(axis, _)| *axis == Axis::Placement).map(|(_, spec)| spec.clone());
+        let sets_admission = wanted.iter().any(|(axis, _)| *axis == Axis::Admission);
+        if let Some(placement) = placement.filter(|_| in_force.admission_is_default && !sets_admission) {
+            let hwm = self.registry.find(placement.name()).and_then(|entry| entry.default_hwm).unwrap_or(1);
+            wanted.push((Axis::Admission, fixed(hwm)));
+        }
+        let order = self.change(in_force, wanted)?;
+        in_force.admission_is_default &= !sets_admission;
+        Ok(order)
     }
 
-    fn change(&self, wanted: Vec<(Axis, PolicySpec)>) -> Result<SchedulerOrder, String> {
-        let built: Vec<PolicyChange> = wanted
+    fn change(&self, in_force: &mut InForce, mut wanted: Vec<(Axis, PolicySpec)>) -> Result<SchedulerOrder, String> {
+        // What stays as it is on the axis of admission keeps what it has learned.
+        wanted.retain(|(axis, spec)| *axis != Axis::Admission || in_force.policies.on(*axis) != spec);
+        let built: Vec<LiveChange> = wanted
             .iter()
             .map(|(axis, spec)| {
                 Ok(match axis {
@@ -107,12 +133,11 @@ impl PolicyDesk {
             })
             .collect::<Result<_, PolicyError>>()
             .map_err(|error| error.to_string())?;
-        let mut in_force = self.in_force();
         for (axis, spec) in wanted {
-            in_force.set(axis, spec);
+            in_force.policies.set(axis, spec);
         }
-        let text = in_force.to_string().into();
-        Ok(SchedulerOrder::Policies { changes: built, text, answer: json!({"policies": in_force.clone()}) })
+        let text = in_force.policies.to_string().into();
+        Ok(SchedulerOrder::Policies { changes: built, text, answer: json!({"policies": in_force.policies}) })
     }
 
     /// Takes over what a configuration says that differs from what is in force. Returns whether anything does.
@@ -121,15 +146,15 @@ impl PolicyDesk {
     /// If it can not be followed; everything stays as it was.
     pub(crate) fn reload(&self, policies: &Policies) -> anyhow::Result<bool> {
         let wanted = policies.resolve(&self.registry)?;
-        let differing: Vec<(Axis, PolicySpec)> = {
-            let in_force = self.in_force();
-            let differs = |axis: &Axis| in_force.on(*axis) != wanted.on(*axis);
-            Axis::ALL.into_iter().filter(differs).map(|axis| (axis, wanted.on(axis).clone())).collect()
-        };
+        let mut in_force = self.in_force();
+        let differs = |axis: &Axis| in_force.policies.on(*axis) != wanted.on(*axis);
+        let differing: Vec<(Axis, PolicySpec)> =
+            Axis::ALL.into_iter().filter(differs).map(|axis| (axis, wanted.on(axis).clone())).collect();
+        in_force.admission_is_default = policies.admission.is_none();
         if differing.is_empty() {
             return Ok(false);
         }
-        let order = self.change(differing).map_err(anyhow::Error::msg)?;
+        let order = self.change(&mut in_force, differing).map_err(anyhow::Error::msg)?;
         self.tasks.send_always(TaskInput::Order(0, order));
         Ok(true)
     }

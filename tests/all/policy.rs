@@ -200,6 +200,10 @@ fn the_command_line_shows_and_changes_them_and_a_file_is_read_again() {
     assert!(ok && text.contains("placement  leastload[tie=lru]") && text.contains("open"), "{text}");
     let (ok, text) = run(&["policy", "set", "choices", "--param", "d=3", "--param", "memory=true"]);
     assert!(ok && text.contains("d=3") && text.contains("memory=true"), "{text}");
+    let (ok, text) = run(&["policy", "set", "pure"]);
+    assert!(ok && text.contains("fixed[hwm=0]"), "a scheme brings its limit: {text}");
+    let (ok, text) = run(&["policy", "set", "choices[d=3,memory=true]"]);
+    assert!(ok && text.contains("fixed[hwm=1]"), "{text}");
     let (ok, text) = run(&["policy", "set", "fair", "adaptive[max=8]"]);
     assert!(ok && text.contains("order      fair") && text.contains("choices") && text.contains("max=8"), "{text}");
     let (ok, text) = run(&["policy", "set", "fairr"]);
@@ -264,7 +268,7 @@ fn a_signal_makes_a_controller_read_its_policies_again() {
     saw("did you mean 'twobin'?");
     std::fs::write(&toml, "[policy]\nplacement = \"twobin\"\norder = \"lifo\"\n[heartbeat]\nperiod_ms = 77\n").unwrap();
     hup();
-    saw("settings other than [policy] have changed");
+    saw("settings other than the four policies have changed");
     assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }

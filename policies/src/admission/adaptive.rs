@@ -11,10 +11,10 @@ const WINDOW_NS: u64 = 10_000_000_000;
 #[derive(Clone, Copy, Debug)]
 struct Engine {
     hwm: u32,
-    /// Mean run time, and mean of its square, exponentially weighted.
+    /// Mean run time, exponentially weighted.
     run_s: f64,
     samples: u32,
-    /// The least time beyond the run in this window and the one before: what is not queueing.
+    /// The least time beyond the run in this window and the one before, of tasks that were sent to an idle engine: none of it is queueing.
     least_s: [f64; 2],
     window: Time,
 }
@@ -24,9 +24,10 @@ impl Engine {
         Engine { hwm, run_s: 0.0, samples: 0, least_s: [f64::INFINITY; 2], window: Time::ZERO }
     }
 
-    fn observe(&mut self, now: Time, run_s: f64, beyond_s: f64) {
+    fn observe(&mut self, now: Time, run_s: f64, beyond_s: Option<f64>) {
         self.samples += 1;
         self.run_s += (run_s - self.run_s) / f64::from(self.samples.min(20));
+        let Some(beyond_s) = beyond_s else { return };
         if now.since(self.window).as_nanos() as u64 >= WINDOW_NS {
             self.least_s = [f64::INFINITY, self.least_s[0]];
             self.window = now;
@@ -89,8 +90,12 @@ impl Admission for Adaptive {
     fn on_outcome(&mut self, cx: &AdmissionCx<'_>, engine: EngineIx, outcome: &Outcome) -> Option<u32> {
         let run = outcome.run.filter(|_| matches!(outcome.ending, Ending::Ok | Ending::Failed))?;
         let row = self.engines.get_mut(engine.slot())?;
-        row.observe(cx.now, run.as_secs_f64(), outcome.latency.saturating_sub(run).as_secs_f64());
+        let beyond_s = (outcome.ahead == 0).then(|| outcome.latency.saturating_sub(run).as_secs_f64());
+        row.observe(cx.now, run.as_secs_f64(), beyond_s);
         let delay_s = row.least_s[0].min(row.least_s[1]);
+        if delay_s.is_infinite() {
+            return None; // nothing was ever sent to it while it was idle
+        }
         let wanted = least_hwm(self.target, row.run_s, delay_s, self.min, self.max);
         // Down at once, up by one: a single odd measurement fills no queue.
         let hwm = wanted.min(row.hwm + 1);
@@ -149,6 +154,7 @@ mod tests {
             let cx = AdmissionCx::new(Time::ZERO + Duration::from_secs_f64(at_s), &roster);
             let mut outcome = Outcome::new(Ticket(0), Ending::Ok, Duration::from_secs_f64(latency_s));
             outcome.run = Some(Duration::from_secs_f64(run_s));
+            outcome.ahead = u32::from(latency_s > 2.0 * run_s);
             if let Some(new) = policy.on_outcome(&cx, engine, &outcome) {
                 hwm = new;
             }
@@ -159,14 +165,14 @@ mod tests {
             end(&mut policy, f64::from(n) * 0.02, 0.01, 0.02);
         }
         assert_eq!(end(&mut policy, 1.0, 0.01, 0.02), 4);
-        // Others queue in front of it: latency grows, the delay does not.
-        for n in 0..50 {
+        // Others queue in front of it, for many windows: latency grows, the delay does not.
+        for n in 0..5_000 {
             assert_eq!(end(&mut policy, 1.0 + f64::from(n) * 0.02, 0.01, 0.06), 4);
         }
         // Tasks become long: one is enough.
         for n in 0..60 {
-            end(&mut policy, 2.0 + f64::from(n), 1.0, 1.01);
+            end(&mut policy, 102.0 + f64::from(n), 1.0, 1.01);
         }
-        assert_eq!(end(&mut policy, 63.0, 1.0, 1.01), 1);
+        assert_eq!(end(&mut policy, 163.0, 1.0, 1.01), 1);
     }
 }

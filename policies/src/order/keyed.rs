@@ -118,11 +118,11 @@ impl Size {
         }
     }
 
-    /// In seconds; the mean of all tasks, or else nothing, for one of which nothing is known.
-    fn of(self, cx: &OrderCx<'_>, task: &TaskView<'_>) -> f64 {
+    /// In seconds; nothing for a task of which nothing is known, while a mean of others is known.
+    fn of(self, cx: &OrderCx<'_>, task: &TaskView<'_>) -> Option<f64> {
         match self {
-            Size::Exact => task.hints().cost_s.unwrap_or(0.0),
-            Size::Auto | Size::Estimated => cx.learned.expected_s(task).unwrap_or(0.0),
+            Size::Exact => task.hints().cost_s,
+            Size::Auto | Size::Estimated => cx.learned.expected_s(task),
         }
     }
 }
@@ -137,7 +137,11 @@ impl Order for Shortest {
     }
 
     fn rank(&mut self, cx: &OrderCx<'_>, task: &TaskView<'_>) -> Rank {
-        Rank::least(self.0.of(cx, task))
+        Rank::least(self.0.of(cx, task).unwrap_or(f64::MAX)) // of those without a size, none goes before one with
+    }
+
+    fn is_revised(&self) -> bool {
+        self.0 != Size::Exact
     }
 }
 
@@ -162,7 +166,11 @@ impl Order for Longest {
     }
 
     fn rank(&mut self, cx: &OrderCx<'_>, task: &TaskView<'_>) -> Rank {
-        Rank::greatest(self.0.of(cx, task))
+        Rank::greatest(self.0.of(cx, task).unwrap_or(0.0))
+    }
+
+    fn is_revised(&self) -> bool {
+        self.0 != Size::Exact
     }
 }
 

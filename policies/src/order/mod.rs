@@ -29,7 +29,8 @@ pub trait Order: Send {
     /// Where a ready task stands.
     fn rank(&mut self, cx: &OrderCx<'_>, task: &TaskView<'_>) -> Rank;
 
-    /// Whether ranks follow from what changes while a task waits (its place in a growing graph), so that it is ranked again then.
+    /// Whether ranks follow from what changes while a task waits: what is learned, its place in a growing graph. Waiting tasks are ranked again
+    /// then, a few at a time.
     fn is_revised(&self) -> bool {
         false
     }

@@ -55,14 +55,14 @@ pub struct Flight {
     pub engine: EngineIx,
     /// When.
     pub since: Time,
-    /// How many tasks were sent to that engine before it and are still there: 0 means that it runs.
-    pub ahead: u32,
+    /// Whether a task that was sent to that engine before it is still there: then it has not begun.
+    pub is_queued: bool,
 }
 
 impl Flight {
-    /// A task sent to `engine` at `since`, behind `ahead` others.
-    pub const fn new(engine: EngineIx, since: Time, ahead: u32) -> Self {
-        Flight { engine, since, ahead }
+    /// A task sent to `engine` at `since`, behind another that is still there, or not.
+    pub const fn new(engine: EngineIx, since: Time, is_queued: bool) -> Self {
+        Flight { engine, since, is_queued }
     }
 }
 

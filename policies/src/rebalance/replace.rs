@@ -44,7 +44,7 @@ impl Rebalance for Replace {
     }
 
     fn on_overdue(&mut self, cx: &RebalanceCx<'_>, _task: &TaskView<'_>, flight: &Flight) -> Move {
-        if flight.ahead == 0 {
+        if !flight.is_queued {
             return Move::Leave;
         }
         let elsewhere = cx.roster.open_count() > usize::from(cx.roster.is_open(flight.engine));

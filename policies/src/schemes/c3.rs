@@ -6,6 +6,8 @@ use crate::index::DenseSet;
 use crate::registry::in_range;
 use crate::{Cx, Ending, EngineIx, Named, Needs, Outcome, Pick, PolicyError, Request, Roster, Scheme};
 
+/// What an engine that has tasks and has never answered is taken for: worse than any known.
+const UNKNOWN_S: f64 = 1e6;
 /// Weight of a new observation, as in the paper.
 const NEW_WEIGHT: f64 = 0.1;
 
@@ -42,7 +44,8 @@ impl C3 {
     fn score(&self, cx: &Cx<'_>, engine: EngineIx) -> f64 {
         let (seen, queue) = (self.seen[engine.slot()], f64::from(cx.roster.load(engine)) + 1.0);
         if !seen.known {
-            return queue - 1.0; // to be found out while idle, and not before the others otherwise
+            // One task finds out, and no more are sent before it has.
+            return if queue > 1.0 { UNKNOWN_S + queue } else { 0.0 };
         }
         seen.response_s - seen.run_s + queue.powi(3) * seen.run_s
     }

@@ -106,14 +106,14 @@ impl Named for Choices {
     const SUMMARY: &'static str = "d engines at random, the one with the fewest tasks in flight: JSQ(d)";
     const SOURCE: &'static str = "Vvedenskaya et al. 1996; Mitzenmacher 2001";
     const PARAMETERS: &'static [(&'static str, &'static str)] = &[
-        ("d", "how many are drawn, 1 to 10000"),
+        ("d", "how many are drawn, 1 to 64"),
         ("replacement", "whether an engine may be drawn twice"),
         ("memory", "whether the best engine seen at the last decision is looked at too"),
         ("tie", "among equals: random or lru"),
     ];
     type Config = ChoicesConfig;
     fn build(config: ChoicesConfig) -> Result<Self, PolicyError> {
-        in_range(Self::NAME, "d", config.d, 1..=10_000)?;
+        in_range(Self::NAME, "d", config.d, 1..=64)?;
         Ok(Choices { config, ..Choices::default() })
     }
 }

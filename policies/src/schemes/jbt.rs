@@ -95,7 +95,7 @@ impl Scheme for Jbt {
 impl Named for Jbt {
     const NAME: &'static str = "jbt";
     const SUMMARY: &'static str = "any engine below a threshold of tasks in flight, at random, else any";
-    const SOURCE: &'static str = "Zhou, Wu, Tan, Sun and Shroff 2017 (JBT-d)";
+    const SOURCE: &'static str = "Zhou, Wu, Tan, Sun and Shroff 2017 (JBT, with a fixed threshold)";
     const PARAMETERS: &'static [(&'static str, &'static str)] = &[("threshold", "tasks in flight, 1 to 1000000")];
     type Config = JbtConfig;
     fn build(config: JbtConfig) -> Result<Self, PolicyError> {

@@ -45,7 +45,8 @@ impl PeakEwma {
     fn cost(&self, cx: &Cx<'_>, engine: EngineIx) -> f64 {
         let (peak, load) = (self.peaks[engine.slot()], f64::from(cx.roster.load(engine)));
         match (peak.known, load > 0.0) {
-            (true, _) => peak.latency_s * self.kept(peak.heard, cx.now) * (load + 1.0),
+            // However long ago it was, load still tells engines apart.
+            (true, _) => (peak.latency_s * self.kept(peak.heard, cx.now)).max(1e-9) * (load + 1.0),
             (false, true) => UNKNOWN_S + load,
             (false, false) => 0.0,
         }

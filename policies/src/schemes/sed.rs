@@ -68,6 +68,10 @@ impl Scheme for Sed {
         self.refresh(cx, engine);
     }
 
+    fn on_barred(&mut self, cx: &mut Cx<'_>, engine: EngineIx) {
+        self.refresh(cx, engine);
+    }
+
     fn on_leave(&mut self, cx: &mut Cx<'_>, engine: EngineIx) {
         self.refresh(cx, engine);
     }

@@ -2,6 +2,7 @@
 //! Source: Harchol-Balter, Crovella and Murta, JPDC 59(2), 1999. Ranges carry equal work (SITA-E) as measured, or are configured.
 
 use super::roundrobin::check_slots;
+use crate::facts::mix;
 use crate::index::SlotSet;
 use crate::registry::in_range;
 use crate::{Candidates, Cx, EngineIx, Named, Needs, Pick, PolicyError, Request, Roster, Scheme, Ticket};
@@ -38,19 +39,21 @@ fn bucket(size_s: f64) -> usize {
 
 impl Sita {
     /// The place among live engines, from 0 to below 1, that serves tasks of this size.
-    fn position(&self, cx: &mut Cx<'_>, size_s: f64) -> f64 {
+    fn position(&self, seq: u64, size_s: f64) -> f64 {
+        // The same at each time of asking, and uniform over tasks.
+        let unit = (mix(seq) >> 11) as f64 / (1_u64 << 53) as f64;
         if !self.config.cutoffs.is_empty() {
             // Engines in as many groups as there are ranges; any within the group.
             let group = self.config.cutoffs.partition_point(|&cutoff| cutoff < size_s);
-            return (group as f64 + cx.rng.unit()) / (self.config.cutoffs.len() + 1) as f64;
+            return (group as f64 + unit) / (self.config.cutoffs.len() + 1) as f64;
         }
         if self.total <= 0.0 {
-            return cx.rng.unit();
+            return unit;
         }
         let at = bucket(size_s);
         let below: f64 = self.work[..at].iter().sum();
         // Equal sizes are spread over the share of work that they are.
-        ((below + self.work[at] * cx.rng.unit()) / self.total).clamp(0.0, 1.0 - 1e-12)
+        ((below + self.work[at] * unit) / self.total).clamp(0.0, 1.0 - 1e-12)
     }
 
     /// The open candidate nearest to a slot, in the order of places; the lower one of two.
@@ -83,7 +86,7 @@ impl Scheme for Sita {
 
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
         let size_s = cx.learned.expected_s(&request.task).unwrap_or(1.0);
-        let position = self.position(cx, size_s);
+        let position = self.position(request.task.seq(), size_s);
         let Some(home) = self.live.select((position * self.live.len() as f64) as usize) else {
             return Pick::Defer { until: None };
         };
@@ -139,7 +142,10 @@ impl Named for Sita {
     const SOURCE: &'static str = "Harchol-Balter, Crovella and Murta 1999";
     const PARAMETERS: &'static [(&'static str, &'static str)] = &[
         ("cutoffs", "seconds, ascending, between the ranges; empty for ranges of equal work as measured (SITA-E)"),
-        ("strict", "whether a task waits for its own engine when that is full, instead of going to the nearest"),
+        (
+            "strict",
+            "whether a task waits for its own engine when that is full, instead of going to the nearest; 16 that do hold up the rest",
+        ),
     ];
     type Config = SitaConfig;
     fn build(config: SitaConfig) -> Result<Self, PolicyError> {

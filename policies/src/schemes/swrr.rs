@@ -13,7 +13,7 @@ pub struct Swrr {
     /// Each engine's next turn, in virtual time.
     turns: Vec<f64>,
     open: WinnerTree,
-    /// Virtual time: the turn taken last.
+    /// Virtual time: the least turn of an open engine.
     now: f64,
 }
 
@@ -66,9 +66,11 @@ impl Scheme for Swrr {
     }
 
     fn on_dispatch(&mut self, cx: &mut Cx<'_>, engine: EngineIx, _request: &Request<'_>) -> Ticket {
-        let turn = &mut self.turns[engine.slot()];
-        self.now = self.now.max(*turn);
-        *turn += 1.0 / self.by.weight(cx, engine);
+        // The least turn of all is what time it is: a task that was bound to an engine far ahead tells nothing.
+        if let Some(least) = self.open.min() {
+            self.now = self.now.max(self.turns[least.slot()]);
+        }
+        self.turns[engine.slot()] += 1.0 / self.by.weight(cx, engine);
         if cx.roster.is_open(engine) {
             self.open.set(engine, self.key(cx.roster, engine));
         }

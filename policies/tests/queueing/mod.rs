@@ -90,7 +90,9 @@ pub(crate) fn run(system: &System) -> Vec<(u64, u64, u64)> {
         while let Some(&job) = queue.front() {
             let at = Time::from_ns(jobs[job].arrived_ns);
             let facts = jobs[job].facts;
-            let request = Request::new(Candidates::All).task(TaskView::new(&facts).at(at, at)).with_waiting(queue.len());
+            let request = Request::new(Candidates::All)
+                .task(TaskView::new(&facts).at(at, at).numbered(job as u64, 0))
+                .with_waiting(queue.len());
             let Chosen::Engine(engine) = placement.pick(time, &request) else { break };
             jobs[job].ticket = placement.dispatch(time, engine, &request);
             jobs[job].sent_ns = now;

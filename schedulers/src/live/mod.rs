@@ -7,7 +7,7 @@ mod orders;
 mod tasks;
 
 pub use broadcast::{BroadcastInput, BroadcastSockets, run_broadcast};
-pub use orders::{PolicyChange, SchedulerOrder};
+pub use orders::{LiveChange, SchedulerOrder};
 pub use tasks::{LiveScheduler, Request, TaskInput, TaskOptions, TaskSockets, run_tasks};
 
 use pointsman_core::net::PortError;

@@ -2,30 +2,21 @@
 //! and checked, so that an order either takes effect as a whole or was refused before it got here.
 
 use pointsman_core::hub::driver::HubInput;
-use pointsman_policies::{Admission, NamedSchemes, Order, Rebalance, Scheme};
+use pointsman_policies::{NamedSchemes, Scheme};
 use serde_json::{Value, json};
 
 use super::tasks::{Driver, stopwatch};
-use crate::task::Event;
+use crate::task::{Event, PolicyChange};
 
-/// A policy to take over on its axis.
-pub enum PolicyChange {
-    /// Which engine takes a task.
-    Placement(Box<dyn Scheme>),
-    /// Which task goes next.
-    Order(Box<dyn Order>),
-    /// How many tasks an engine may have.
-    Admission(Box<dyn Admission>),
-    /// Whether a task is left where it was sent.
-    Rebalance(Box<dyn Rebalance>),
-}
+/// A policy to take over, made by whoever configures.
+pub type LiveChange = PolicyChange<Box<dyn Scheme>>;
 
 /// Something to be done, or answered, by a running scheduler.
 pub enum SchedulerOrder {
     /// Other policies, all of them before anything else happens; `text` is what is in force then, for the records.
     Policies {
         /// The new ones.
-        changes: Vec<PolicyChange>,
+        changes: Vec<LiveChange>,
         /// All four in words.
         text: Box<str>,
         /// What to answer when it has been done.
@@ -74,14 +65,7 @@ impl Driver {
         let now = self.now();
         match order {
             SchedulerOrder::Policies { changes, text, answer } => {
-                for change in changes {
-                    match change {
-                        PolicyChange::Placement(scheme) => drop(self.machine.set_scheme(now, scheme)),
-                        PolicyChange::Order(order) => self.machine.set_order(now, order),
-                        PolicyChange::Admission(admission) => self.machine.set_admission(now, admission),
-                        PolicyChange::Rebalance(rebalance) => self.machine.set_rebalance(now, rebalance),
-                    }
-                }
+                self.machine.change(now, changes);
                 tracing::info!("policies: {text}");
                 self.tell(HubInput::Policies(text), 128);
                 Ok(answer)

@@ -124,21 +124,28 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     pub(super) fn account(&mut self, now: Time, run: &Run, class: u64, lane: Option<u64>, ending: Ending, measured: &Measured) {
         let (id, ix) = (run.engine, run.ix);
         let mut outcome = Outcome::new(run.ticket, ending, now.since(run.since));
-        outcome.run = measured.run;
+        (outcome.run, outcome.ahead) = (measured.run, run.ahead);
         let order_ticket = run.order_ticket;
-        let run = measured.run.unwrap_or(outcome.latency);
-        if ending == Ending::Ok && self.needs.intersects(Needs::ESTIMATE | Needs::SPEED) {
-            self.placement.learned_mut().observe(now, class, ix, run, measured.bytes);
+        // An engine that does not say how long it ran is believed to have begun at once if it was idle.
+        let ran = measured.run.or((run.ahead == 0).then_some(outcome.latency));
+        if let Some(ran) = ran.filter(|_| ending == Ending::Ok && self.needs.intersects(Needs::ESTIMATE | Needs::SPEED)) {
+            self.placement.learned_mut().observe(now, class, ix, ran, measured.bytes);
         }
+        let used_s = match ending {
+            Ending::Ok | Ending::Failed | Ending::Lost => ran.map(|ran| ran.as_secs_f64()),
+            Ending::Unmet | Ending::Cancelled => Some(measured.run.map_or(0.0, |ran| ran.as_secs_f64())),
+        };
         let mut opened = self.placement.outcome(now, ix, &outcome);
         if let Some(lane) = lane {
             let cx = OrderCx::new(now, self.placement.learned());
-            self.order.on_outcome(&cx, lane, order_ticket, ending, Some(run.as_secs_f64()));
+            self.order.on_outcome(&cx, lane, order_ticket, ending, used_s);
             if let Some(lane) = self.order.take_fallen() {
                 self.falls.add(lane);
             }
         }
-        if let Some(hwm) = self.admission.on_outcome(&AdmissionCx::new(now, self.placement.roster()), ix, &outcome) {
+        if let Some(hwm) =
+            self.admission.on_outcome(&AdmissionCx::new(now, self.placement.roster()), ix, &outcome.shown(self.admission_needs))
+        {
             opened |= self.placement.set_hwm(now, ix, hwm);
         }
         if opened {
@@ -180,7 +187,16 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
                 }
                 self.bury_if_idle(now, engine);
             }
-            None => self.reject(Reason::StaleAttempt),
+            // It may have been cancelled before anybody knew that it was never sent.
+            None => match self.ghosts.take_attempt(key, attempt) {
+                Some(ghost) => {
+                    if self.tasks.contains_key(key) {
+                        self.lay_to_rest(now, key, ghost.run.engine);
+                    }
+                    self.release_ghost(now, ghost, &Measured::default());
+                }
+                None => self.reject(Reason::StaleAttempt),
+            },
         }
     }
 
@@ -286,7 +302,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// Tells dependents of ends, and theirs of theirs, then places what has become placeable.
     pub(super) fn settle(&mut self, now: Time) {
         self.grow(now);
-        self.ask_again();
+        self.ask_again(now);
         loop {
             while let Some(Ended { dependents, ok, engine, size }) = self.turn.ended.pop_front() {
                 for (key, edge) in dependents {

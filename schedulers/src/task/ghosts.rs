@@ -15,6 +15,7 @@ use super::state::{Run, State};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ghost {
+    pub(super) task: TaskKey,
     pub(super) run: Run,
     pub(super) class: u64,
     pub(super) lane: u64,
@@ -42,6 +43,14 @@ impl Ghosts {
         Some(ghost)
     }
 
+    /// The ghost of an attempt, which is none any more. O(ghosts).
+    pub(super) fn take_attempt(&mut self, task: TaskKey, attempt: u32) -> Option<Ghost> {
+        let is_it = |ghost: &Ghost| ghost.task == task && ghost.run.attempt == attempt;
+        let (id, engine) =
+            self.0.iter().find_map(|(id, list)| Some((id.clone(), list.iter().find(|ghost| is_it(ghost))?.run.engine)))?;
+        self.take(&id, engine)
+    }
+
     pub(super) fn values(&self) -> impl Iterator<Item = &SmallVec<[Ghost; 1]>> {
         self.0.values()
     }
@@ -56,7 +65,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     pub(super) fn give_up_run(&mut self, key: TaskKey, engine: EngineId) {
         let Some(run) = self.detach_run(key, engine) else { return };
         let task = &self.tasks[key];
-        self.ghosts.add(&task.id, Ghost { run, class: task.facts.class, lane: task.rank.lane, is_charged: true });
+        self.ghosts.add(&task.id, Ghost { task: key, run, class: task.facts.class, lane: task.rank.lane, is_charged: true });
         self.engines.get_mut(engine).ghosts += 1;
     }
 
@@ -101,7 +110,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     }
 
     /// A task may be sent again to an engine that it was taken back from.
-    fn lay_to_rest(&mut self, now: Time, key: TaskKey, engine: EngineId) {
+    pub(super) fn lay_to_rest(&mut self, now: Time, key: TaskKey, engine: EngineId) {
         let waits = self.tasks[key].state.is_waiting_for_engine();
         if waits {
             self.withdraw(now, key);

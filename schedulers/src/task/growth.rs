@@ -44,21 +44,15 @@ impl Sketch {
     }
 }
 
-/// What ancestors have yet to hear.
-#[derive(Debug)]
-enum News {
-    /// The level of this task has grown.
-    Level(TaskKey),
-    /// This task has a descendant of that hash.
-    Descendant(TaskKey, u64),
-}
-
 /// What is kept up, and what is yet to be done for it.
 #[derive(Debug, Default)]
 pub(super) struct Growth {
     levels: bool,
     descendants: bool,
-    news: VecDeque<News>,
+    /// Whether tasks are ranked again as more is learned.
+    revised: bool,
+    /// Tasks whose parents have yet to hear what has changed; each once.
+    news: VecDeque<TaskKey>,
     /// Live tasks by age, for sweeps: dependents are younger than what they wait for.
     by_age: BTreeMap<u64, TaskKey>,
     /// The task below which a sweep goes on, and when the next begins, in observations of run times.
@@ -73,7 +67,7 @@ impl Growth {
     }
 
     pub(super) fn forget(&mut self, seq: u64) {
-        if self.levels {
+        if self.revised {
             self.by_age.remove(&seq);
         }
     }
@@ -83,13 +77,15 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// Begins or ceases to keep levels and counts, as the order needs; computes them for what is there. O(tasks + edges).
     pub(super) fn set_growth(&mut self, needs: Needs) {
         let (levels, descendants) = (needs.contains(Needs::LEVEL), needs.contains(Needs::DESCENDANTS));
-        self.growth = Growth { levels, descendants, ..Growth::default() };
+        let revised = self.order.is_revised();
+        self.growth = Growth { levels, descendants, revised, ..Growth::default() };
         let mut by_age: Vec<(u64, TaskKey)> = self.tasks.iter().map(|(key, task)| (task.seq, key)).collect();
         by_age.sort_unstable();
         for &(_, key) in by_age.iter().rev() {
             let task = &mut self.tasks[key];
             task.level_s = 0.0;
             task.sketch = None;
+            task.has_news = false;
             if levels {
                 self.tasks[key].level_s = self.level_by_dependents(key);
             }
@@ -106,7 +102,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
                 self.tasks[key].sketch = (!sketch.least.is_empty()).then(|| Box::new(sketch));
             }
         }
-        if levels {
+        if revised {
             self.growth.by_age = by_age.into_iter().collect();
         }
     }
@@ -134,57 +130,75 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     /// A task was submitted: it has a level of its own, and its ancestors will hear of it.
     pub(super) fn note_submitted(&mut self, key: TaskKey) {
+        if self.growth.revised {
+            self.growth.by_age.insert(self.tasks[key].seq, key);
+        }
         if self.growth.levels {
             self.tasks[key].level_s = self.own_cost_s(key);
-            self.growth.by_age.insert(self.tasks[key].seq, key);
-            self.growth.news.push_back(News::Level(key));
         }
-        if self.growth.descendants {
-            let hash = mix(self.tasks[key].seq);
-            let parents = self.tasks[key].waits_for.clone();
-            self.growth.news.extend(parents.into_iter().map(|parent| News::Descendant(parent, hash)));
+        if self.growth.levels || self.growth.descendants {
+            self.has_news(key);
+        }
+    }
+
+    fn has_news(&mut self, key: TaskKey) {
+        if !std::mem::replace(&mut self.tasks[key].has_news, true) {
+            self.growth.news.push_back(key);
         }
     }
 
     /// Passes on what ancestors have yet to hear, and sweeps, within bounds.
     pub(super) fn grow(&mut self, now: Time) {
-        if !self.growth.levels && !self.growth.descendants {
+        if !self.growth.levels && !self.growth.descendants && !self.growth.revised {
             return;
         }
-        for _ in 0..STEPS {
-            let Some(news) = self.growth.news.pop_front() else { break };
-            match news {
-                News::Level(key) => {
-                    let Some(task) = self.tasks.get(key) else { continue };
-                    let (level_s, parents) = (task.level_s, task.waits_for.clone());
-                    for parent in parents {
-                        if !self.tasks.contains_key(parent) {
-                            continue;
-                        }
-                        let through = self.own_cost_s(parent) + self.transfer_s(parent) + level_s;
-                        if through > self.tasks[parent].level_s {
-                            self.tasks[parent].level_s = through;
-                            self.growth.news.push_back(News::Level(parent));
-                            self.rank_again(now, parent);
-                        }
-                    }
-                }
-                News::Descendant(key, hash) => {
-                    let Some(task) = self.tasks.get_mut(key) else { continue };
-                    if task.sketch.get_or_insert_default().insert(hash) {
-                        let parents = task.waits_for.clone();
-                        self.growth.news.extend(parents.into_iter().map(|parent| News::Descendant(parent, hash)));
-                        self.rank_again(now, key);
-                    }
+        let mut steps = 0;
+        while steps < STEPS
+            && let Some(key) = self.growth.news.pop_front()
+        {
+            let Some(task) = self.tasks.get_mut(key) else { continue };
+            task.has_news = false;
+            let (level_s, own, parents) = (task.level_s, mix(task.seq), task.waits_for.clone());
+            let sketch = task.sketch.clone();
+            steps += 1 + parents.len();
+            for parent in parents {
+                if self.tell_parent(parent, level_s, own, sketch.as_deref()) {
+                    self.has_news(parent);
+                    self.rank_again(now, parent);
                 }
             }
         }
-        if self.growth.levels {
+        if self.growth.news.is_empty() && self.growth.news.capacity() > 1024 {
+            self.growth.news = VecDeque::new();
+        }
+        if self.growth.revised {
             self.sweep(now);
         }
     }
 
-    /// Brings levels up to date with what has been learned since: a sweep from the youngest to the oldest each time the number of
+    /// What a child is tells its parent. Whether that changed anything.
+    fn tell_parent(&mut self, parent: TaskKey, level_s: f64, child: u64, sketch: Option<&Sketch>) -> bool {
+        if !self.tasks.contains_key(parent) {
+            return false;
+        }
+        let mut changed = false;
+        if self.growth.levels {
+            let through = self.own_cost_s(parent) + self.transfer_s(parent) + level_s;
+            let level = &mut self.tasks[parent].level_s;
+            changed |= through > *level;
+            *level = level.max(through);
+        }
+        if self.growth.descendants {
+            let held = self.tasks[parent].sketch.get_or_insert_default();
+            changed |= held.insert(child);
+            for &hash in sketch.iter().flat_map(|sketch| &sketch.least) {
+                changed |= held.insert(hash);
+            }
+        }
+        changed
+    }
+
+    /// Brings levels and ranks up to date with what has been learned since: a sweep from the youngest to the oldest each time the number of
     /// observations has doubled, so that the work for each observation stays bounded.
     fn sweep(&mut self, now: Time) {
         let samples = self.placement.learned().overall().run_s.samples;
@@ -197,11 +211,10 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             self.growth.by_age.range(..below).rev().take(STEPS).map(|(&seq, &key)| (seq, key)).collect();
         self.growth.sweep = next.last().map(|&(seq, _)| seq).filter(|_| next.len() == STEPS);
         for (_, key) in next {
-            let level_s = self.level_by_dependents(key);
-            if level_s != self.tasks[key].level_s {
-                self.tasks[key].level_s = level_s;
-                self.rank_again(now, key);
+            if self.growth.levels {
+                self.tasks[key].level_s = self.level_by_dependents(key);
             }
+            self.rank_again(now, key);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Every engine that ever was: a number for its uuid that is never given to another, so that a finished task's record of where it
 //! ran stays true, and which tasks are bound to it. The roster of live engines is the placement's.
 
+use std::collections::VecDeque;
+
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use pointsman_policies::{EngineIx, Time};
@@ -35,6 +37,8 @@ pub(super) struct Known {
     pub(super) presence: Presence,
     /// Tasks in flight on it; each knows its place in here.
     pub(super) running: Vec<TaskKey>,
+    /// The same in the order of dispatch, with its number; may hold some that are there no more.
+    pub(super) sent: VecDeque<(u64, TaskKey)>,
     /// Tasks in flight on it whose answers no longer matter: they were answered elsewhere, or taken back.
     pub(super) ghosts: u32,
     /// Ready tasks that may run only on a few engines, this among them.
@@ -87,6 +91,7 @@ impl KnownEngines {
             uuid: uuid.into(),
             presence: Presence::Gone,
             running: Vec::new(),
+            sent: VecDeque::new(),
             ghosts: 0,
             parked: Queue::default(),
             bound: Vec::new(),

@@ -19,7 +19,7 @@ use super::event::{Action, Counters, Event, Limits, Measured, Reason};
 use super::ghosts::Ghosts;
 use super::growth::Growth;
 use super::known::{EngineId, KnownEngines, Presence};
-use super::queue::{Falls, Queue};
+use super::queue::{Falls, Queue, Standing};
 use super::state::{Edge, Failure, State, Task};
 use super::{FailKind, TaskKey};
 
@@ -61,6 +61,7 @@ pub struct TaskScheduler<S, P> {
     /// Of all policies together.
     pub(super) needs: Needs,
     pub(super) admission: Box<dyn Admission>,
+    pub(super) admission_needs: Needs,
     pub(super) rebalance: Box<dyn Rebalance>,
     pub(super) rebalance_needs: Needs,
     /// Tasks in flight that the rebalance policy wants to look at: when, and which attempt.
@@ -109,7 +110,7 @@ pub(super) struct Turn {
     /// Engines that have room now, or that a task was parked on while they had.
     pub(super) opened: SmallVec<[EngineId; 4]>,
     /// Tasks that came into the log of those turned away.
-    pub(super) released: Vec<TaskKey>,
+    pub(super) released: BTreeSet<(Standing, TaskKey)>,
     /// Ends of tasks that dependents have not heard of.
     pub(super) ended: VecDeque<Ended>,
 }
@@ -135,6 +136,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             order_needs: Needs::empty(),
             needs: scheme_needs,
             admission: Box::new(Fixed::new(limits.hwm)),
+            admission_needs: Needs::empty(),
             rebalance: Box::new(rebalance::None),
             rebalance_needs: Needs::empty(),
             lookouts: BTreeSet::new(),
@@ -333,6 +335,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         self.engines.set_presence(id, Presence::Gone);
         let engine = self.engines.get_mut(id);
         engine.running = Vec::new();
+        engine.sent = VecDeque::new();
         engine.parked.clear();
     }
 

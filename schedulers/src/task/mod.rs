@@ -28,3 +28,4 @@ pub use known::EngineId;
 pub use machine::TaskScheduler;
 pub use spec::{Dependency, InvalidSpec, Label, TaskSpec};
 pub use state::TaskKey;
+pub use swap::PolicyChange;

@@ -1,6 +1,8 @@
 //! The second part: waiting for an engine, and getting one. A task that may go anywhere waits in one queue, one that may use only a
 //! few engines is parked on each of them, and one that engines have turned away stands in a log that each engine reads once.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use pointsman_policies::{Candidates, Chosen, Considered, EngineIx, Needs, Request, Scheme, Time};
@@ -61,7 +63,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             task.state = State::TurnedAway(self.next_turn);
             self.longest_blacklist = self.longest_blacklist.max(task.blacklist.len());
             self.next_turn += 1;
-            self.turn.released.push(key);
+            self.turn.released.insert((self.standing(key), key));
         }
         self.enter_queues(key);
     }
@@ -95,9 +97,10 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     }
 
     /// Tasks that the scheme has put off are asked about again: something has happened, or their time has come.
-    pub(super) fn ask_again(&mut self) {
+    pub(super) fn ask_again(&mut self, now: Time) {
         for (key, _) in std::mem::take(&mut self.set_aside) {
             self.queue_up(key);
+            self.end_if_hopeless(now, key); // an engine may have gone meanwhile
         }
     }
 
@@ -108,50 +111,53 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             self.turn.released.clear();
             return;
         }
-        let mut released = std::mem::take(&mut self.turn.released);
-        let waits = |state: State| matches!(state, State::TurnedAway(_));
-        released.retain(|&key| self.tasks.get(key).is_some_and(|task| waits(task.state)));
-        released.sort_unstable_by_key(|&key| self.standing(key));
-        released.dedup();
-        let mut next_released = 0;
-        loop {
-            if self.set_aside.len() >= LOOK_AHEAD {
-                // What has not been looked at is looked at with the next event.
-                self.turn.released.append(&mut released);
-                self.turn.opened.sort_unstable();
-                self.turn.opened.dedup();
-                return;
-            }
-            let mut best = self.first_ready();
-            // Tasks that this event has brought back to the log: any engine may take them, whatever it has read.
-            while let Some(&key) = released.get(next_released) {
-                let placeable = self.tasks.get(key).is_some_and(|task| waits(task.state));
-                if placeable && self.has_open_engine(key) {
-                    let found = (self.standing(key), key);
-                    best = Some(best.map_or(found, |best| best.min(found)));
-                    break;
-                }
-                next_released += 1;
-            }
-            // Those that have waited for the engines which have room now.
-            let mut index = 0;
-            while let Some(&engine) = self.turn.opened.get(index) {
-                match self.first_bound_for(engine) {
-                    Some(found) => {
-                        best = Some(best.map_or(found, |best| best.min(found)));
-                        index += 1;
-                    }
-                    None => {
-                        self.turn.opened.swap_remove(index);
-                    }
-                }
-            }
-            let Some((_, key)) = best else { break };
+        // The first task of each engine that has room now, among those that not every engine may run. Standings only grow in here, so
+        // whatever is on top is brought up to date or right.
+        let opened = std::mem::take(&mut self.turn.opened);
+        let mut firsts: BinaryHeap<Reverse<(Standing, TaskKey, EngineId)>> = BinaryHeap::with_capacity(opened.len());
+        for id in opened {
+            firsts.extend(self.first_bound_for(id).map(|(standing, key)| Reverse((standing, key, id))));
+        }
+        // A scheme may put a few tasks off, and others go ahead of them. What is not looked at then is looked at with the next event.
+        while self.set_aside.len() < LOOK_AHEAD {
+            let bound = self.first_bound(&mut firsts);
+            let next = [self.first_ready(), self.first_released(), bound].into_iter().flatten().min();
+            let Some((_, key)) = next else { return };
             self.place(now, key);
         }
-        released.clear();
-        self.turn.released = released;
-        self.turn.opened.clear();
+        self.turn.opened.extend(firsts.into_iter().map(|Reverse((_, _, id))| id));
+        self.turn.opened.sort_unstable();
+        self.turn.opened.dedup();
+    }
+
+    /// The first of the tasks that wait for engines which have room now.
+    fn first_bound(&mut self, firsts: &mut BinaryHeap<Reverse<(Standing, TaskKey, EngineId)>>) -> Option<(Standing, TaskKey)> {
+        while let Some(&Reverse((standing, key, id))) = firsts.peek() {
+            match self.first_bound_for(id) {
+                Some(found) if found == (standing, key) => return Some(found),
+                found => {
+                    firsts.pop();
+                    firsts.extend(found.map(|(standing, key)| Reverse((standing, key, id))));
+                }
+            }
+        }
+        None
+    }
+
+    /// The first of the tasks that came into the log by this event: any engine may take them, whatever it has read.
+    fn first_released(&mut self) -> Option<(Standing, TaskKey)> {
+        while let Some(&(standing, key)) = self.turn.released.first() {
+            let waits = self.tasks.get(key).is_some_and(|task| matches!(task.state, State::TurnedAway(_)));
+            if waits && self.has_open_engine(key) {
+                let now = self.standing(key);
+                if now <= standing {
+                    return Some((now, key));
+                }
+                self.turn.released.insert((now, key));
+            }
+            self.turn.released.remove(&(standing, key));
+        }
+        None
     }
 
     /// The first task that any engine may run, if one is open.
@@ -224,7 +230,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             }
             _ => Candidates::All,
         };
-        let inputs = if self.placement.needs().contains(Needs::INPUTS) { self.inputs(key) } else { Inputs::new() };
+        let inputs = if self.placement.all_needs().contains(Needs::INPUTS) { self.inputs(key) } else { Inputs::new() };
         let task = &self.tasks[key];
         let facts = task.facts;
         let request =
@@ -291,6 +297,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let place = running.len() as u32;
         running.push(key);
         self.counters.dispatched += 1;
+        self.note_sent(engine, self.counters.dispatched, key);
         let look_at = self.ask_lookout(now, key, ix);
         let task = &mut self.tasks[key];
         task.attempt += 1;
@@ -304,6 +311,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             since: now,
             ticket,
             order_ticket,
+            ahead: self.placement.roster().load(ix).saturating_sub(1),
             look_at,
             recall: Recall::No,
         });

@@ -186,8 +186,21 @@ impl Queue {
     pub(super) fn died(&mut self, lane: u64, alive: impl Fn(&Entry) -> bool) {
         if lane == 0 {
             self.main.died(alive);
-        } else if let Some(lane) = self.others.get_mut(&lane) {
-            lane.died(alive);
+        } else if let Some(entries) = self.others.get_mut(&lane) {
+            entries.died(alive);
+            // Nobody may ever look here, while parties come and go.
+            if entries.dead >= entries.fresh.len() + entries.late.len() {
+                self.others.remove(&lane);
+            }
+            self.sweep_tags();
+        }
+    }
+
+    /// Drops the tags of lanes that have gone, once they are the majority.
+    fn sweep_tags(&mut self) {
+        if self.tags.len() > 2 * self.others.len() + 64 {
+            let others = &self.others;
+            self.tags.retain(|Reverse((_, lane))| others.contains_key(lane));
         }
     }
 
@@ -200,5 +213,44 @@ impl Queue {
     pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
         let lanes = std::iter::once(&self.main).chain(self.others.values());
         lanes.flat_map(|lane| lane.fresh.iter().chain(lane.late.iter().map(|Reverse(entry)| entry)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_of_those_who_have_gone_leave_nothing_behind() {
+        let (mut queue, task) = (Queue::default(), TaskKey::default());
+        for lane in 1..=10_000 {
+            for seq in 0..3 {
+                queue.push(Rank { lane, key: 0 }, lane, Entry { key: 0, seq, task, epoch: 0 });
+            }
+            (0..3).for_each(|_| queue.died(lane, |_| false));
+        }
+        assert!(queue.others.is_empty() && queue.tags.len() <= 64, "{} lanes, {} tags", queue.others.len(), queue.tags.len());
+    }
+
+    #[test]
+    fn a_tag_that_falls_is_heard_of_however_late() {
+        let (mut queue, task, mut falls) = (Queue::default(), TaskKey::default(), Falls::default());
+        let mut tags: HashMap<u64, u64, FixedState> = (1..=4).map(|lane| (lane, lane * 10)).collect();
+        for lane in 1..=4 {
+            queue.push(Rank { lane, key: 0 }, tags[&lane], Entry { key: 0, seq: lane, task, epoch: 0 });
+        }
+        let first = |queue: &mut Queue, tags: &HashMap<u64, u64, FixedState>, falls: &Falls| {
+            queue.first(|_| true, |lane| tags.get(&lane).copied().unwrap_or(0), falls).map(|((_, lane, ..), _)| lane)
+        };
+        assert_eq!(first(&mut queue, &tags, &falls), Some(1));
+        tags.insert(1, 50);
+        assert_eq!(first(&mut queue, &tags, &falls), Some(2), "one that has grown");
+        for many in [1, 5_000] {
+            tags.insert(4, 5 - u64::from(many > 1));
+            (0..many).for_each(|_| falls.add(4));
+            assert_eq!(first(&mut queue, &tags, &falls), Some(4), "one that has fallen, {many} falls ago");
+            tags.insert(4, 100);
+            assert_eq!(first(&mut queue, &tags, &falls), Some(2));
+        }
     }
 }

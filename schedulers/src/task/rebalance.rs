@@ -17,6 +17,11 @@ use super::state::{Recall, Run};
 /// connections; an answer that is on its way for longer could mean that the task had begun, and would run twice.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(250);
 
+/// How many tasks are looked at in one turn; the rest in the next.
+const LOOKS: usize = 256;
+/// When to look again at a task for which nothing can be done at the moment.
+const LATER: Duration = Duration::from_millis(50);
+
 impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// Asks the policy when it wants to look at a task that was just sent, or that is in flight when it takes over.
     pub(super) fn ask_lookout(&mut self, now: Time, key: TaskKey, ix: EngineIx) -> Option<Time> {
@@ -31,9 +36,11 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     /// Looks at the tasks whose time has come.
     pub(super) fn look_out(&mut self, now: Time) {
-        while let Some(&(at, key, attempt)) = self.lookouts.first()
-            && at <= now
-        {
+        for _ in 0..LOOKS {
+            let Some(&(at, key, attempt)) = self.lookouts.first() else { break };
+            if at > now {
+                break;
+            }
             self.lookouts.pop_first();
             let Some(run) = self.tasks.get_mut(key).and_then(|task| task.runs.iter_mut().find(|run| run.attempt == attempt))
             else {
@@ -44,6 +51,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             match run.recall {
                 Recall::No => self.ask_move(now, key, &run),
                 Recall::Asked => {} // the engine has not answered; the task stays
+                Recall::Until(at) if at > now => self.look_again(key, &run, at),
                 Recall::Until(_) => self.take_back(now, key, &run),
             }
         }
@@ -52,42 +60,80 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     fn look_again(&mut self, key: TaskKey, run: &Run, at: Time) {
         let runs = &mut self.tasks[key].runs;
         if let Some(run) = runs.iter_mut().find(|other| other.attempt == run.attempt) {
-            run.look_at = Some(at);
+            if let Some(before) = run.look_at.replace(at) {
+                self.lookouts.remove(&(before, key, run.attempt));
+            }
             self.lookouts.insert((at, key, run.attempt));
         }
     }
 
-    /// How many tasks were sent to an engine before this one and are still there. O(tasks in flight there).
-    fn ahead_of(&self, run: &Run) -> u32 {
-        let engine = self.engines.get(run.engine);
-        let earlier = |key: &&TaskKey| {
-            self.tasks[**key].runs.iter().any(|other| other.engine == run.engine && other.dispatch < run.dispatch)
+    /// Whether a task that was sent to the engine before this one is still there. O(1) amortised.
+    fn is_behind_another(&mut self, run: &Run) -> bool {
+        let tasks = &self.tasks;
+        let there = |dispatch: u64, key: TaskKey| {
+            tasks
+                .get(key)
+                .is_some_and(|task| task.runs.iter().any(|other| other.engine == run.engine && other.dispatch == dispatch))
         };
-        engine.running.iter().filter(earlier).count() as u32
+        let sent = &mut self.engines.get_mut(run.engine).sent;
+        while let Some(&(dispatch, key)) = sent.front()
+            && !there(dispatch, key)
+        {
+            sent.pop_front();
+        }
+        sent.front().is_some_and(|&(dispatch, _)| dispatch < run.dispatch)
+    }
+
+    /// Notes the order in which tasks were sent to an engine; those that are gone are swept when they are the majority.
+    pub(super) fn note_sent(&mut self, engine: EngineId, dispatch: u64, key: TaskKey) {
+        let tasks = &self.tasks;
+        let row = self.engines.get_mut(engine);
+        if row.sent.len() > 2 * row.running.len() + 16 {
+            row.sent.retain(|&(dispatch, key)| {
+                tasks.get(key).is_some_and(|task| task.runs.iter().any(|run| run.engine == engine && run.dispatch == dispatch))
+            });
+        }
+        row.sent.push_back((dispatch, key));
     }
 
     fn ask_move(&mut self, now: Time, key: TaskKey, run: &Run) {
-        let flight = Flight::new(run.ix, run.since, self.ahead_of(run));
+        let is_queued = self.is_behind_another(run);
+        let flight = Flight::new(run.ix, run.since, is_queued);
         let task = &self.tasks[key];
         let view = task.view(&task.facts, &[]).shown(self.rebalance_needs);
         let cx = RebalanceCx::new(now, self.placement.roster(), self.placement.learned());
         match self.rebalance.on_overdue(&cx, &view, &flight) {
             Move::Leave => {}
+            Move::Hedge | Move::Recall if self.paused => self.look_again(key, run, now + LATER),
             Move::Again(at) => self.look_again(key, run, at.max(now + Duration::from_millis(1))),
             // One copy besides the first is enough, and only where its client has allowed it.
-            Move::Hedge if task.runs.len() > 1 || !task.facts.hints.hedge || self.paused => {}
+            Move::Hedge if task.runs.len() > 1 || !task.facts.hints.hedge => {}
             Move::Hedge => {
                 if !self.send_copy(now, key) {
-                    self.look_again(key, run, now + Duration::from_millis(50));
+                    self.look_again(key, run, now + LATER);
                 }
             }
-            Move::Recall if flight.ahead == 0 || task.runs.len() > 1 || self.paused => {}
+            Move::Recall if !is_queued || task.runs.len() > 1 => {}
+            Move::Recall if !self.has_room_elsewhere(key, run) => self.look_again(key, run, now + LATER),
             Move::Recall => {
                 let id = task.id.clone();
                 self.actions.push_back(Action::Abort { engine: run.engine, id });
                 self.tasks[key].runs[0].recall = Recall::Asked;
             }
         }
+    }
+
+    /// Whether another engine that a task may use has room for it now. O(engines that it is limited to, or excluded from).
+    fn has_room_elsewhere(&self, key: TaskKey, run: &Run) -> bool {
+        let task = &self.tasks[key];
+        if task.is_bound(self.soft_follow) {
+            let open =
+                |id: EngineId| id != run.engine && self.engines.up_ix(id).is_some_and(|ix| self.placement.roster().is_open(ix));
+            return task.allowed(self.soft_follow).into_iter().any(open);
+        }
+        let mut except = self.excluded(key);
+        except.push(run.ix);
+        self.placement.any_open(&Candidates::Except(&except))
     }
 
     /// Sends a second copy to another engine that has room. False if there is none.
@@ -104,7 +150,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             except.extend(there.iter().filter_map(|&id| self.engines.up_ix(id)));
             Candidates::Except(&except)
         };
-        let inputs = if self.placement.needs().contains(Needs::INPUTS) { self.inputs(key) } else { Inputs::new() };
+        let inputs = if self.placement.all_needs().contains(Needs::INPUTS) { self.inputs(key) } else { Inputs::new() };
         let task = &self.tasks[key];
         let facts = task.facts;
         let request =
@@ -129,11 +175,12 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     /// If what was before it in its engine's queue is still there, the task has not begun, and will not: it is placed anew.
     fn take_back(&mut self, now: Time, key: TaskKey, run: &Run) {
-        if self.ahead_of(run) == 0 {
+        if !self.is_behind_another(run) {
             return; // it may have begun; its engine answers either way
         }
         self.give_up_run(key, run.engine);
         self.tasks[key].haunted.push(run.engine);
+        self.tasks[key].sent_before = None; // it got there: the next wait is a new one
         self.counters.recalled += 1;
         self.wait_again(now, key);
     }

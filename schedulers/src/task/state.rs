@@ -51,6 +51,8 @@ pub(super) struct Run {
     /// The scheme's word, and the order's.
     pub(super) ticket: Ticket,
     pub(super) order_ticket: Ticket,
+    /// How many tasks were in flight there when it was sent.
+    pub(super) ahead: u32,
     /// When the rebalance policy wants to look at it.
     pub(super) look_at: Option<Time>,
     pub(super) recall: Recall,
@@ -143,6 +145,8 @@ pub(super) struct Task<P> {
     /// Its place in the graph, while the order looks at that.
     pub(super) level_s: f64,
     pub(super) sketch: Option<Box<Sketch>>,
+    /// Its parents have yet to hear of that.
+    pub(super) has_news: bool,
     pub(super) state: State,
     /// Where it is in flight.
     pub(super) runs: SmallVec<[Run; 1]>,

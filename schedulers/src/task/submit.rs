@@ -99,6 +99,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             inputs: SmallVec::new(),
             level_s: 0.0,
             sketch: None,
+            has_news: false,
             state: State::Blocked,
             runs: SmallVec::new(),
             epoch: 0,

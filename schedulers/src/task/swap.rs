@@ -8,18 +8,47 @@ use pointsman_policies::{
 
 use super::TaskKey;
 use super::machine::TaskScheduler;
+use super::queue::Standing;
 use super::rank::Inputs;
+use super::state::Recall;
+
+/// A policy to take over on its axis.
+pub enum PolicyChange<S> {
+    /// Which engine takes a task.
+    Placement(S),
+    /// Which task goes next.
+    Order(Box<dyn Order>),
+    /// How many tasks an engine may have.
+    Admission(Box<dyn Admission>),
+    /// Whether a task is left where it was sent.
+    Rebalance(Box<dyn Rebalance>),
+}
 
 impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
-    /// Puts another scheme in the place of this one, which it returns. O(engines + tasks in flight), and O(tasks waiting) where the two
-    /// treat `follow` differently.
-    pub fn set_scheme(&mut self, now: Time, scheme: S) -> S {
-        let former = self.with_flights(|placement, running, hand_out| placement.replace(now, scheme, running, hand_out));
-        self.sum_needs();
-        self.set_soft_follow(now);
+    /// Lets other policies take over, all of them before anything else happens. Costs what the parts cost.
+    pub fn change(&mut self, now: Time, changes: impl IntoIterator<Item = PolicyChange<S>>) {
+        for change in changes {
+            match change {
+                PolicyChange::Placement(scheme) => self.swap_scheme(now, scheme),
+                PolicyChange::Order(order) => self.swap_order(now, order),
+                PolicyChange::Admission(admission) => self.swap_admission(now, admission),
+                PolicyChange::Rebalance(rebalance) => self.swap_rebalance(now, rebalance),
+            }
+        }
         self.look_at_all();
         self.settle(now);
-        former
+    }
+
+    /// Puts another scheme in the place of this one. O(engines + tasks in flight), and O(tasks waiting) where the two
+    /// treat `follow` differently.
+    pub fn set_scheme(&mut self, now: Time, scheme: S) {
+        self.change(now, [PolicyChange::Placement(scheme)]);
+    }
+
+    fn swap_scheme(&mut self, now: Time, scheme: S) {
+        self.with_flights(|placement, running, hand_out| drop(placement.replace(now, scheme, running, hand_out)));
+        self.sum_needs();
+        self.set_soft_follow(now);
     }
 
     /// Lets other schemes decide on the same state without acting, from now on; none if the list is empty. O(shadows * (engines + tasks
@@ -66,6 +95,10 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// Puts another order in the place of this one: every waiting task is ranked anew, and those in flight are charged to their lanes.
     /// O(tasks).
     pub fn set_order(&mut self, now: Time, order: Box<dyn Order>) {
+        self.change(now, [PolicyChange::Order(order)]);
+    }
+
+    fn swap_order(&mut self, now: Time, order: Box<dyn Order>) {
         self.order_needs = order.needs();
         self.order = order;
         self.sum_needs();
@@ -93,12 +126,22 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             self.tell_waiting(now, rank.lane);
             self.enter_queues(key);
         }
-        self.look_at_all();
-        self.settle(now);
+        self.turn.released =
+            std::mem::take(&mut self.turn.released).into_iter().map(|(_, key)| (self.standing_or_last(key), key)).collect();
+    }
+
+    /// Where a task stands, if it still is one.
+    fn standing_or_last(&self, key: TaskKey) -> Standing {
+        if self.tasks.contains_key(key) { self.standing(key) } else { (u64::MAX, 0, 0, 0) }
     }
 
     /// Puts another admission policy in the place of this one, and its limits on every engine. What is in flight stays. O(engines).
     pub fn set_admission(&mut self, now: Time, admission: Box<dyn Admission>) {
+        self.change(now, [PolicyChange::Admission(admission)]);
+    }
+
+    fn swap_admission(&mut self, now: Time, admission: Box<dyn Admission>) {
+        self.admission_needs = admission.needs();
         self.admission = admission;
         self.sum_needs();
         let live: Vec<EngineIx> = self.placement.roster().live_engines().collect();
@@ -108,20 +151,32 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
                 self.turn.opened.push(self.engines.at(ix));
             }
         }
-        self.settle(now);
     }
 
     /// Puts another rebalance policy in the place of this one; it is asked about every task in flight. O(tasks in flight).
     pub fn set_rebalance(&mut self, now: Time, rebalance: Box<dyn Rebalance>) {
+        self.change(now, [PolicyChange::Rebalance(rebalance)]);
+    }
+
+    fn swap_rebalance(&mut self, now: Time, rebalance: Box<dyn Rebalance>) {
         self.rebalance_needs = rebalance.needs();
         self.rebalance = rebalance;
         self.sum_needs();
         self.lookouts.clear();
         for (key, ix) in self.running_in_order() {
-            let look_at = self.ask_lookout(now, key, ix);
-            self.tasks[key].runs.iter_mut().filter(|run| run.ix == ix).for_each(|run| run.look_at = look_at);
+            let Some(at) = self.tasks[key].runs.iter().position(|run| run.ix == ix) else { continue };
+            let run = self.tasks[key].runs[at];
+            // What is being taken back already is seen through.
+            let look_at = match run.recall {
+                Recall::No => self.ask_lookout(now, key, ix),
+                Recall::Asked => None,
+                Recall::Until(until) => {
+                    self.lookouts.insert((until, key, run.attempt));
+                    Some(until)
+                }
+            };
+            self.tasks[key].runs[at].look_at = look_at;
         }
-        self.settle(now);
     }
 
     /// Stops sending tasks, or goes on. What is in flight is answered as ever.
@@ -154,7 +209,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     }
 
     fn sum_needs(&mut self) {
-        self.needs = self.placement.all_needs() | self.order_needs | self.admission.needs() | self.rebalance_needs;
+        self.needs = self.placement.all_needs() | self.order_needs | self.admission_needs | self.rebalance_needs;
     }
 
     /// Every open engine may have something to do now. O(engines).

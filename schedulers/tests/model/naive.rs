@@ -100,7 +100,7 @@ impl Naive {
         let key = match self.order {
             "lifo" => !task.seq,
             "priority" => sortable(-hints.priority),
-            "shortest[size=exact]" => sortable(hints.cost_s.unwrap_or(0.0)),
+            "shortest[size=exact]" => sortable(hints.cost_s.unwrap_or(f64::MAX)),
             "longest[size=exact]" => sortable(-hints.cost_s.unwrap_or(0.0)),
             "deadline" => hints.deadline.map_or(u64::MAX, |after| (task.submitted + after).as_ns()),
             _ => 0,
