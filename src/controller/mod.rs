@@ -230,8 +230,7 @@ impl Controller {
         scheduler.set_order(Time::ZERO, order);
         scheduler.set_admission(Time::ZERO, admission);
         scheduler.set_rebalance(Time::ZERO, rebalance);
-        scheduler.set_shadows(Time::ZERO, shadows, None);
-        let mut options = TaskOptions { log_decisions: config.policy.log_decisions, decisions: None };
+        let mut options = TaskOptions { log_decisions: config.policy.log_decisions, decisions: None, shadows };
         if let Some(path) = config.policy.decision_file.as_ref().filter(|_| options.log_decisions > 0) {
             options.decisions = Some(decision_file(path)?);
         }

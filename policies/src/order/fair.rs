@@ -91,9 +91,7 @@ impl Fair {
             self.sweep_at = 2 * self.lanes.len() + 64;
         }
     }
-}
 
-impl Fair {
     /// Changes a party's row, and keeps its place among those with tasks waiting.
     fn change(&mut self, lane: u64, change: impl FnOnce(&mut Lane)) {
         let row = self.lanes.entry(lane).or_default();

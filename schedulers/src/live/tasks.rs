@@ -10,7 +10,7 @@ use pointsman_core::hub::{Copied, Topic};
 use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Outbox, Port, PortError};
 use pointsman_core::wire::{self, ErrorContent, Header, Parent, ReplyMetadata, Status};
 use pointsman_core::{Envelope, Multipart, Session};
-use pointsman_policies::{Needs, Scheme, Time};
+use pointsman_policies::{NamedSchemes, Needs, Scheme, Time};
 use serde_json::json;
 use smallvec::SmallVec;
 
@@ -57,12 +57,14 @@ pub(super) fn stopwatch() -> u64 {
 }
 
 /// What else a scheduler's thread does.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct TaskOptions {
     /// How many decisions are kept with their reasons; 0 for none.
     pub log_decisions: usize,
     /// Where each of them goes besides, as JSON. What does not fit is left out and counted.
     pub decisions: Option<SyncSender<serde_json::Value>>,
+    /// Schemes that decide without acting.
+    pub shadows: NamedSchemes,
 }
 
 /// Runs a scheduler until it is told to stop.
@@ -94,6 +96,7 @@ pub fn run_tasks(
         decisions_sent: 0,
     };
     driver.machine.log_decisions(options.log_decisions, Some(stopwatch));
+    driver.machine.set_shadows(Time::ZERO, options.shadows, Some(stopwatch));
     driver.serve(inputs)
 }
 
