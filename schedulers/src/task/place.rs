@@ -13,7 +13,7 @@ use super::decisions::{Decision, MAX_CONSIDERED};
 use super::event::Action;
 use super::known::{EngineId, Presence};
 use super::machine::TaskScheduler;
-use super::queue::{Entry, Standing, standing};
+use super::queue::{Entry, Standing};
 use super::rank::Inputs;
 use super::state::{Recall, Run, State};
 
@@ -111,8 +111,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             self.turn.released.clear();
             return;
         }
-        // The first task of each engine that has room now, among those that not every engine may run. Standings only grow in here, so
-        // whatever is on top is brought up to date or right.
+        // The first task parked on each engine that has room now. Within a queue standings only grow in here, so whatever is on top is
+        // brought up to date or right.
         let opened = std::mem::take(&mut self.turn.opened);
         let mut firsts: BinaryHeap<Reverse<(Standing, TaskKey, EngineId)>> = BinaryHeap::with_capacity(opened.len());
         for id in opened {
@@ -121,7 +121,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         // A scheme may put a few tasks off, and others go ahead of them. What is not looked at then is looked at with the next event.
         while self.set_aside.len() < LOOK_AHEAD {
             let bound = self.first_bound(&mut firsts);
-            let next = [self.first_ready(), self.first_released(), bound].into_iter().flatten().min();
+            let next = [self.first_ready(), self.first_released(), self.first_turned_away(), bound];
+            let next = next.into_iter().flatten().min();
             let Some((_, key)) = next else { return };
             self.place(now, key);
         }
@@ -170,30 +171,44 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         self.ready.first(alive, |lane| order.tag(lane), &self.falls)
     }
 
-    /// The first task that an engine with room may run and not every other.
+    /// The first task parked on an engine with room.
     fn first_bound_for(&mut self, id: EngineId) -> Option<(Standing, TaskKey)> {
         let ix = self.engines.up_ix(id).filter(|&ix| self.placement.roster().is_open(ix))?;
         debug_assert_eq!(self.engines.at(ix), id);
         let (tasks, order) = (&self.tasks, &self.order);
         let alive = |entry: &Entry| tasks.get(entry.task).is_some_and(|task| task.epoch == entry.epoch);
+        self.engines.get_mut(id).parked.first(alive, |lane| order.tag(lane), &self.falls)
+    }
+
+    /// Each engine with room would take the first task in the log that it has not turned away; the first of those in the policy's order.
+    /// That is the first in the log for all engines but the few that it excludes. O(those).
+    fn first_turned_away(&mut self) -> Option<(Standing, TaskKey)> {
+        let (_, &key) = self.turned_away.first_key_value()?;
+        let open = self.has_open_engine(key).then(|| (self.standing(key), key));
+        let task = &self.tasks[key];
+        let excluded: SmallVec<[EngineId; 4]> = task.blacklist.iter().chain(&task.haunted).copied().collect();
+        let others = excluded.into_iter().filter_map(|id| self.first_in_log_for(id));
+        open.into_iter().chain(others.collect::<SmallVec<[_; 4]>>()).min()
+    }
+
+    /// The first task in the log that an engine with room has not turned away.
+    fn first_in_log_for(&mut self, id: EngineId) -> Option<(Standing, TaskKey)> {
+        self.engines.up_ix(id).filter(|&ix| self.placement.roster().is_open(ix))?;
         let engine = self.engines.get_mut(id);
-        let parked = engine.parked.first(alive, |lane| order.tag(lane), &self.falls);
-        let turned_away = loop {
+        loop {
             // Whoever excludes this engine does so for the rest of its stay in the log, so it is read once.
             match self.turned_away.range(engine.cursor..).next() {
-                Some((&turn, &key)) if tasks[key].excludes(id) => engine.cursor = turn + 1,
+                Some((&turn, &key)) if self.tasks[key].excludes(id) => engine.cursor = turn + 1,
                 Some((&turn, &key)) => {
                     engine.cursor = turn;
-                    let task = &tasks[key];
-                    break Some((standing(order.tag(task.rank.lane), task.rank, task.seq), key));
+                    return Some((self.standing(key), key));
                 }
                 None => {
                     engine.cursor = self.next_turn;
-                    break None;
+                    return None;
                 }
             }
-        };
-        parked.into_iter().chain(turned_away).min()
+        }
     }
 
     /// The open engines that a bound task may use.
