@@ -15,6 +15,14 @@ pub use slots::SlotSet;
 pub use sum::SumTree;
 pub use winner::WinnerTree;
 
+/// An engine's row in an array by slots as if it had just joined; the array grows as it has to.
+pub fn fresh_row<T: Clone + Default>(rows: &mut Vec<T>, engine: crate::EngineIx) {
+    if rows.len() <= engine.slot() {
+        rows.resize(engine.slot() + 1, T::default());
+    }
+    rows[engine.slot()] = T::default();
+}
+
 /// A finite number as an integer that sorts the same way.
 pub fn sortable(number: f64) -> u64 {
     let bits = number.to_bits();

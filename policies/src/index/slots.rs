@@ -94,6 +94,15 @@ impl SlotSet {
         self.select(self.rank(slot))
     }
 
+    /// The first member in this slot or a later one that is admitted, without wrapping. O(log n) for each that is not.
+    pub fn next_where(&self, slot: usize, admitted: impl Fn(EngineIx) -> bool) -> Option<EngineIx> {
+        let mut found = self.next_from(slot);
+        while let Some(engine) = found.filter(|&engine| !admitted(engine)) {
+            found = self.next_from(engine.slot() + 1);
+        }
+        found
+    }
+
     /// The first member in this slot or a later one, else the first of all. O(log n).
     pub fn next_around(&self, slot: usize) -> Option<EngineIx> {
         self.next_from(slot).or_else(|| self.select(0))

@@ -1,7 +1,7 @@
 //! A tournament over engines: the one with the least key, in O(1), under changes of any key in O(log n).
 //! Keys are distinct by construction (they end in the roster's stamp), so ties never depend on the shape of the tree.
 
-use crate::EngineIx;
+use crate::{Candidates, EngineIx, Roster};
 
 /// Key of an engine that does not take part.
 const OUT: u128 = u128::MAX;
@@ -67,6 +67,30 @@ impl WinnerTree {
             self.put(slot, key);
         }
         found
+    }
+
+    /// The engine with the least key among open candidates; `key` gives that of engines in a list. O(log n), O(k) for those listed,
+    /// O(k log n) for those excluded.
+    pub fn least(&mut self, candidates: Candidates<'_>, key: impl Fn(EngineIx) -> u128) -> Option<EngineIx> {
+        match candidates {
+            Candidates::All => self.min(),
+            Candidates::Only(list) => list.iter().copied().min_by_key(|&engine| key(engine)),
+            Candidates::Except(list) => self.min_except(list),
+        }
+    }
+
+    /// Compares the tree with what it should hold: the open engines, each under its key. O(n).
+    ///
+    /// # Errors
+    /// Says which engine is indexed otherwise.
+    pub fn check(&self, roster: &Roster, key: impl Fn(EngineIx) -> u128) -> Result<(), String> {
+        for engine in (0..roster.slots() as u32).map(EngineIx::new) {
+            let expected = roster.is_open(engine).then(|| key(engine));
+            if self.key(engine) != expected {
+                return Err(format!("{engine:?}: indexed under {:?}, expected {expected:?}", self.key(engine)));
+            }
+        }
+        Ok(())
     }
 
     fn put(&mut self, slot: usize, key: u128) {

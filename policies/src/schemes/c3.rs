@@ -2,7 +2,7 @@
 //! proportionally. Source: Suresh, Canini, Schmid and Feldmann, C3: cutting tail latency in cloud data stores, NSDI 2015.
 
 use super::{check_members, engine_or_defer, least_of};
-use crate::index::DenseSet;
+use crate::index::{DenseSet, fresh_row};
 use crate::registry::in_range;
 use crate::{Cx, Ending, EngineIx, Named, Needs, Outcome, Pick, PolicyError, Request, Roster, Scheme};
 
@@ -62,10 +62,7 @@ impl Scheme for C3 {
     }
 
     fn on_join(&mut self, _cx: &mut Cx<'_>, engine: EngineIx) {
-        if self.seen.len() <= engine.slot() {
-            self.seen.resize(engine.slot() + 1, Seen::default());
-        }
-        self.seen[engine.slot()] = Seen::default();
+        fresh_row(&mut self.seen, engine);
     }
 
     fn on_open(&mut self, _cx: &mut Cx<'_>, engine: EngineIx) {

@@ -15,15 +15,8 @@ pub struct FillFirst {
 impl Scheme for FillFirst {
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
         let found = match request.candidates {
-            Candidates::All => self.open.select(0),
             Candidates::Only(list) => list.iter().copied().min(),
-            Candidates::Except(list) => {
-                let mut found = self.open.select(0);
-                while let Some(engine) = found.filter(|engine| list.contains(engine)) {
-                    found = self.open.next_from(engine.slot() + 1);
-                }
-                found
-            }
+            others => self.open.next_where(0, |engine| others.contains(engine)),
         };
         if let Some(engine) = found {
             cx.consider(engine, |_| engine.slot() as f64);

@@ -2,8 +2,8 @@
 //! Source: Harchol-Balter, Crovella and Murta, JPDC 59(2), 1999; with exact sizes it starts tasks as one queue for all would (Kiefer and Wolfowitz 1955).
 
 use super::{NoParameters, engine_or_defer, stamp_key};
-use crate::index::WinnerTree;
-use crate::{Candidates, Cx, EngineIx, Named, Needs, Outcome, Pick, PolicyError, Request, Roster, Scheme, Ticket};
+use crate::index::{WinnerTree, fresh_row};
+use crate::{Cx, EngineIx, Named, Needs, Outcome, Pick, PolicyError, Request, Roster, Scheme, Ticket};
 
 /// What a task is taken to last while nothing is known of any, in nanoseconds.
 const UNKNOWN_NS: u64 = 1_000_000_000;
@@ -23,14 +23,14 @@ pub struct LeastWork {
     open: WinnerTree,
 }
 
-impl LeastWork {
-    fn key(&self, roster: &Roster, engine: EngineIx) -> u128 {
-        u128::from(self.work[engine.slot()].until_ns) << 64 | stamp_key(roster, engine)
-    }
+fn key(work: &[Work], roster: &Roster, engine: EngineIx) -> u128 {
+    u128::from(work[engine.slot()].until_ns) << 64 | stamp_key(roster, engine)
+}
 
+impl LeastWork {
     fn refresh(&mut self, roster: &Roster, engine: EngineIx) {
         if roster.is_open(engine) {
-            self.open.set(engine, self.key(roster, engine));
+            self.open.set(engine, key(&self.work, roster, engine));
         }
     }
 }
@@ -41,11 +41,7 @@ impl Scheme for LeastWork {
     }
 
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
-        let found = match request.candidates {
-            Candidates::All => self.open.min(),
-            Candidates::Only(list) => list.iter().copied().min_by_key(|&engine| self.key(cx.roster, engine)),
-            Candidates::Except(list) => self.open.min_except(list),
-        };
+        let found = self.open.least(request.candidates, |engine| key(&self.work, cx.roster, engine));
         if let Some(engine) = found {
             let now = cx.now.as_ns();
             cx.consider(engine, |_| self.work[engine.slot()].until_ns.saturating_sub(now) as f64 / 1e9);
@@ -54,10 +50,7 @@ impl Scheme for LeastWork {
     }
 
     fn on_join(&mut self, _cx: &mut Cx<'_>, engine: EngineIx) {
-        if self.work.len() <= engine.slot() {
-            self.work.resize(engine.slot() + 1, Work::default());
-        }
-        self.work[engine.slot()] = Work::default();
+        fresh_row(&mut self.work, engine);
     }
 
     fn on_open(&mut self, cx: &mut Cx<'_>, engine: EngineIx) {
@@ -89,13 +82,7 @@ impl Scheme for LeastWork {
     }
 
     fn check(&self, roster: &Roster) -> Result<(), String> {
-        for engine in (0..roster.slots() as u32).map(EngineIx::new) {
-            let expected = roster.is_open(engine).then(|| self.key(roster, engine));
-            if self.open.key(engine) != expected {
-                return Err(format!("{engine:?}: indexed under {:?}, expected {expected:?}", self.open.key(engine)));
-            }
-        }
-        Ok(())
+        self.open.check(roster, |engine| key(&self.work, roster, engine))
     }
 }
 

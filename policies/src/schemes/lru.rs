@@ -3,7 +3,7 @@
 
 use super::{NoParameters, engine_or_defer, stamp_key};
 use crate::index::WinnerTree;
-use crate::{Candidates, Cx, EngineIx, Named, Outcome, Pick, PolicyError, Request, Roster, Scheme, Ticket};
+use crate::{Cx, EngineIx, Named, Pick, PolicyError, Request, Roster, Scheme, Ticket};
 
 /// The scheme `lru`.
 #[derive(Clone, Debug, Default)]
@@ -13,11 +13,7 @@ pub struct Lru {
 
 impl Scheme for Lru {
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
-        let found = match request.candidates {
-            Candidates::All => self.open.min(),
-            Candidates::Only(list) => list.iter().copied().min_by_key(|&engine| cx.roster.stamp(engine)),
-            Candidates::Except(list) => self.open.min_except(list),
-        };
+        let found = self.open.least(request.candidates, |engine| stamp_key(cx.roster, engine));
         if let Some(engine) = found {
             cx.consider(engine, |roster| roster.stamp(engine) as f64);
         }
@@ -39,16 +35,8 @@ impl Scheme for Lru {
         Ticket::default()
     }
 
-    fn on_outcome(&mut self, _cx: &mut Cx<'_>, _engine: EngineIx, _outcome: &Outcome) {}
-
     fn check(&self, roster: &Roster) -> Result<(), String> {
-        for engine in (0..roster.slots() as u32).map(EngineIx::new) {
-            let expected = roster.is_open(engine).then(|| stamp_key(roster, engine));
-            if self.open.key(engine) != expected {
-                return Err(format!("{engine:?}: indexed under {:?}, roster says {expected:?}", self.open.key(engine)));
-            }
-        }
-        Ok(())
+        self.open.check(roster, |engine| stamp_key(roster, engine))
     }
 }
 

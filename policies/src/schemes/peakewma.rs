@@ -2,7 +2,7 @@
 //! Source: Finagle's `p2c` with `PeakEwma` (Twitter): a slow answer counts at once, fast ones only over time.
 
 use super::{check_members, engine_or_defer, least_of};
-use crate::index::DenseSet;
+use crate::index::{DenseSet, fresh_row};
 use crate::registry::in_range;
 use crate::{Cx, Ending, EngineIx, Named, Needs, Outcome, Pick, PolicyError, Request, Roster, Scheme, Time};
 
@@ -64,10 +64,7 @@ impl Scheme for PeakEwma {
     }
 
     fn on_join(&mut self, _cx: &mut Cx<'_>, engine: EngineIx) {
-        if self.peaks.len() <= engine.slot() {
-            self.peaks.resize(engine.slot() + 1, Peak::default());
-        }
-        self.peaks[engine.slot()] = Peak::default();
+        fresh_row(&mut self.peaks, engine);
     }
 
     fn on_open(&mut self, _cx: &mut Cx<'_>, engine: EngineIx) {

@@ -4,7 +4,7 @@
 use smallvec::SmallVec;
 
 use super::{check_members, engine_or_defer};
-use crate::index::DenseSet;
+use crate::index::{DenseSet, fresh_row};
 use crate::registry::in_range;
 use crate::{Cx, Ending, EngineIx, Named, Needs, Outcome, Pick, PolicyError, Request, Roster, Scheme, Ticket, Time};
 
@@ -101,10 +101,7 @@ impl Scheme for Prequal {
     }
 
     fn on_join(&mut self, _cx: &mut Cx<'_>, engine: EngineIx) {
-        if self.latencies.len() <= engine.slot() {
-            self.latencies.resize(engine.slot() + 1, 0.0);
-        }
-        self.latencies[engine.slot()] = 0.0;
+        fresh_row(&mut self.latencies, engine);
     }
 
     fn on_leave(&mut self, _cx: &mut Cx<'_>, engine: EngineIx) {

@@ -15,16 +15,10 @@ pub struct RoundRobin {
 impl Scheme for RoundRobin {
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
         let found = match request.candidates {
-            Candidates::All => self.open.next_around(self.next),
             Candidates::Only(list) => list.iter().copied().min_by_key(|engine| (engine.slot() < self.next, engine.slot())),
-            Candidates::Except(list) => {
-                let mut from = self.next;
-                let mut found = self.open.next_around(from);
-                while let Some(engine) = found.filter(|engine| list.contains(engine)) {
-                    from = engine.slot() + 1;
-                    found = self.open.next_around(from);
-                }
-                found
+            others => {
+                let admitted = |engine| others.contains(engine);
+                self.open.next_where(self.next, admitted).or_else(|| self.open.next_where(0, admitted))
             }
         };
         if let Some(engine) = found {

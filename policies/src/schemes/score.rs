@@ -2,7 +2,7 @@
 //! Source: the form is that of Kubernetes' and Nomad's scoring; sampling as in the power of d choices (Mitzenmacher 2001).
 
 use super::{check_members, engine_or_defer, least_of};
-use crate::index::DenseSet;
+use crate::index::{DenseSet, fresh_row};
 use crate::registry::in_range;
 use crate::{Cx, Ending, EngineIx, Named, Needs, Outcome, Pick, PolicyError, Request, Roster, Scheme};
 
@@ -97,10 +97,7 @@ impl Scheme for Score {
     }
 
     fn on_join(&mut self, _cx: &mut Cx<'_>, engine: EngineIx) {
-        if self.seen.len() <= engine.slot() {
-            self.seen.resize(engine.slot() + 1, Seen::default());
-        }
-        self.seen[engine.slot()] = Seen::default();
+        fresh_row(&mut self.seen, engine);
     }
 
     fn on_open(&mut self, _cx: &mut Cx<'_>, engine: EngineIx) {

@@ -4,14 +4,14 @@
 use super::slow::{self, SLOW_SERVER, SlowServer};
 use super::{engine_or_defer, stamp_key};
 use crate::index::{WinnerTree, sortable};
-use crate::{Candidates, Cx, EngineIx, Named, Needs, Outcome, Pick, PolicyError, Request, Roster, Scheme, Ticket};
+use crate::{Cx, EngineIx, Named, Needs, Outcome, Pick, PolicyError, Request, Roster, Scheme, Ticket};
 
 /// Tasks there, with this one, by speed.
-pub(super) fn delay(cx: &Cx<'_>, engine: EngineIx) -> f64 {
+fn delay(cx: &Cx<'_>, engine: EngineIx) -> f64 {
     f64::from(cx.roster.load(engine) + 1) / cx.learned.speed(engine)
 }
 
-pub(super) fn key(cx: &Cx<'_>, engine: EngineIx) -> u128 {
+fn key(cx: &Cx<'_>, engine: EngineIx) -> u128 {
     u128::from(sortable(delay(cx, engine))) << 64 | stamp_key(cx.roster, engine)
 }
 
@@ -27,17 +27,34 @@ pub struct Sed {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SedConfig {
-    pub(super) slow_server: bool,
+    slow_server: bool,
 }
 
 impl Sed {
-    fn refresh(&mut self, cx: &Cx<'_>, engine: EngineIx) {
+    /// Indexes an engine as it is now.
+    pub(super) fn refresh(&mut self, cx: &Cx<'_>, engine: EngineIx) {
         if cx.roster.is_open(engine) {
             self.open.set(engine, key(cx, engine));
+        } else {
+            self.open.remove(engine);
         }
         if self.slow_server {
             self.slow.refresh(cx.roster, engine, cx.learned.speed(engine));
         }
+    }
+
+    /// The candidate with the shortest expected delay.
+    pub(super) fn first(&mut self, cx: &Cx<'_>, request: &Request<'_>) -> Option<EngineIx> {
+        self.open.least(request.candidates, |engine| key(cx, engine))
+    }
+
+    /// An engine that was found, unless it is worth waiting for a faster one.
+    pub(super) fn settle_for(&self, cx: &mut Cx<'_>, request: &Request<'_>, found: Option<EngineIx>) -> Pick {
+        if let Some(engine) = found {
+            let value = delay(cx, engine);
+            cx.consider(engine, |_| value);
+        }
+        engine_or_defer(found.filter(|&engine| !self.slow_server || !self.slow.is_too_slow(cx, engine, request)))
     }
 }
 
@@ -47,16 +64,8 @@ impl Scheme for Sed {
     }
 
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
-        let found = match request.candidates {
-            Candidates::All => self.open.min(),
-            Candidates::Only(list) => list.iter().copied().min_by_key(|&engine| key(cx, engine)),
-            Candidates::Except(list) => self.open.min_except(list),
-        };
-        if let Some(engine) = found {
-            let value = delay(cx, engine);
-            cx.consider(engine, |_| value);
-        }
-        engine_or_defer(found.filter(|&engine| !self.slow_server || !self.slow.is_too_slow(cx, engine, request)))
+        let found = self.first(cx, request);
+        self.settle_for(cx, request, found)
     }
 
     fn on_open(&mut self, cx: &mut Cx<'_>, engine: EngineIx) {
@@ -64,7 +73,6 @@ impl Scheme for Sed {
     }
 
     fn on_close(&mut self, cx: &mut Cx<'_>, engine: EngineIx) {
-        self.open.remove(engine);
         self.refresh(cx, engine);
     }
 
@@ -92,7 +100,7 @@ impl Scheme for Sed {
 }
 
 /// Whether exactly the open engines are in the tree, under their present stamps.
-pub(super) fn check_tree(tree: &WinnerTree, roster: &Roster) -> Result<(), String> {
+fn check_tree(tree: &WinnerTree, roster: &Roster) -> Result<(), String> {
     for engine in (0..roster.slots() as u32).map(EngineIx::new) {
         let expected = roster.is_open(engine).then(|| stamp_key(roster, engine) as u64);
         let indexed = tree.key(engine).map(|key| key as u64);

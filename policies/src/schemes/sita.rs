@@ -62,10 +62,7 @@ impl Sita {
         if let Candidates::Only(list) = candidates {
             return list.iter().copied().min_by_key(distance);
         }
-        let mut above = self.open.next_from(slot);
-        while let Some(engine) = above.filter(|&engine| !candidates.contains(engine)) {
-            above = self.open.next_from(engine.slot() + 1);
-        }
+        let above = self.open.next_where(slot, |engine| candidates.contains(engine));
         let mut rank = self.open.rank(slot);
         let mut below = None;
         while rank > 0 {

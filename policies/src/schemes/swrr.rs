@@ -3,8 +3,8 @@
 
 use super::weights::{BY, WeightBy};
 use super::{engine_or_defer, stamp_key};
-use crate::index::{WinnerTree, sortable};
-use crate::{Candidates, Cx, EngineIx, Named, Needs, Pick, PolicyError, Request, Roster, Scheme, Ticket};
+use crate::index::{WinnerTree, fresh_row, sortable};
+use crate::{Cx, EngineIx, Named, Needs, Pick, PolicyError, Request, Roster, Scheme, Ticket};
 
 /// The scheme `swrr`.
 #[derive(Clone, Debug, Default)]
@@ -24,10 +24,8 @@ pub struct SwrrConfig {
     by: WeightBy,
 }
 
-impl Swrr {
-    fn key(&self, roster: &Roster, engine: EngineIx) -> u128 {
-        u128::from(sortable(self.turns[engine.slot()])) << 64 | stamp_key(roster, engine)
-    }
+fn key(turns: &[f64], roster: &Roster, engine: EngineIx) -> u128 {
+    u128::from(sortable(turns[engine.slot()])) << 64 | stamp_key(roster, engine)
 }
 
 impl Scheme for Swrr {
@@ -36,11 +34,7 @@ impl Scheme for Swrr {
     }
 
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
-        let found = match request.candidates {
-            Candidates::All => self.open.min(),
-            Candidates::Only(list) => list.iter().copied().min_by_key(|&engine| self.key(cx.roster, engine)),
-            Candidates::Except(list) => self.open.min_except(list),
-        };
+        let found = self.open.least(request.candidates, |engine| key(&self.turns, cx.roster, engine));
         if let Some(engine) = found {
             cx.consider(engine, |_| self.turns[engine.slot()]);
         }
@@ -48,17 +42,14 @@ impl Scheme for Swrr {
     }
 
     fn on_join(&mut self, _cx: &mut Cx<'_>, engine: EngineIx) {
-        if self.turns.len() <= engine.slot() {
-            self.turns.resize(engine.slot() + 1, 0.0);
-        }
-        self.turns[engine.slot()] = 0.0;
+        fresh_row(&mut self.turns, engine);
     }
 
     fn on_open(&mut self, cx: &mut Cx<'_>, engine: EngineIx) {
         // Turns that it could not take are not owed to it; the first is half a period away, so that equals interleave.
         let turn = &mut self.turns[engine.slot()];
         *turn = turn.max(self.now + 0.5 / self.by.weight(cx, engine));
-        self.open.set(engine, self.key(cx.roster, engine));
+        self.open.set(engine, key(&self.turns, cx.roster, engine));
     }
 
     fn on_close(&mut self, _cx: &mut Cx<'_>, engine: EngineIx) {
@@ -72,19 +63,13 @@ impl Scheme for Swrr {
         }
         self.turns[engine.slot()] += 1.0 / self.by.weight(cx, engine);
         if cx.roster.is_open(engine) {
-            self.open.set(engine, self.key(cx.roster, engine));
+            self.open.set(engine, key(&self.turns, cx.roster, engine));
         }
         Ticket::default()
     }
 
     fn check(&self, roster: &Roster) -> Result<(), String> {
-        for engine in (0..roster.slots() as u32).map(EngineIx::new) {
-            let expected = roster.is_open(engine).then(|| self.key(roster, engine));
-            if self.open.key(engine) != expected {
-                return Err(format!("{engine:?}: indexed under {:?}, expected {expected:?}", self.open.key(engine)));
-            }
-        }
-        Ok(())
+        self.open.check(roster, |engine| key(&self.turns, roster, engine))
     }
 }
 
