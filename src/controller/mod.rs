@@ -23,7 +23,7 @@ use pointsman_core::net::files::{RemoveOnDrop, read_json, write_atomically};
 use pointsman_core::net::{Mailbox, Outbox, fresh_id};
 use pointsman_core::relay::{Command, NoTap, Pairing, Relay};
 use pointsman_core::{Multipart, Session, Signer};
-use pointsman_policies::{Registry, Time};
+use pointsman_policies::{Axis, Registry, Time};
 use pointsman_schedulers::broadcast::Broadcast;
 use pointsman_schedulers::live::{
     BroadcastInput, BroadcastSockets, TaskInput, TaskOptions, TaskSockets, run_broadcast, run_tasks,
@@ -70,8 +70,9 @@ impl Controller {
     pub fn start(config: &Config, registry: &Arc<Registry>) -> anyhow::Result<Controller> {
         let policies = config.policy.resolve(registry)?;
         let scheme = registry.build(&policies.placement)?;
-        let (order, admission) = (registry.build_order(&policies.order)?, registry.build_admission(&policies.admission)?);
-        let rebalance = registry.build_rebalance(&policies.rebalance)?;
+        let others = [Axis::Order, Axis::Admission, Axis::Rebalance];
+        let others = others.map(|axis| policies::build(registry, axis, policies.on(axis)));
+        let others = others.into_iter().collect::<Result<Vec<_>, _>>()?;
         let shadows = policies::build_shadows(registry, &config.policy.shadow)?;
         let seed = config.policy.seed.unwrap_or_else(|| u64::from_str_radix(&fresh_id()[..8], 16).unwrap_or(0));
         tracing::info!("policies: {policies}, seed {seed} ({})", pointsman_policies::Rng::NAME);
@@ -227,9 +228,7 @@ impl Controller {
             }
         }
         let mut scheduler = TaskScheduler::new(scheme, limits, seed);
-        scheduler.set_order(Time::ZERO, order);
-        scheduler.set_admission(Time::ZERO, admission);
-        scheduler.set_rebalance(Time::ZERO, rebalance);
+        scheduler.change(Time::ZERO, others);
         let mut options = TaskOptions { log_decisions: config.policy.log_decisions, decisions: None, shadows };
         if let Some(path) = config.policy.decision_file.as_ref().filter(|_| options.log_decisions > 0) {
             options.decisions = Some(decision_file(path)?);

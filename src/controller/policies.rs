@@ -85,12 +85,10 @@ impl PolicyDesk {
             Errand::Resume => SchedulerOrder::Pause(false),
             Errand::Drain { engine, draining } => SchedulerOrder::Drain { engine, draining },
             Errand::Explain { task } => SchedulerOrder::Explain(task),
-            Errand::Shadow { schemes } => SchedulerOrder::Shadow(self.shadows(&schemes)?),
+            Errand::Shadow { schemes } => {
+                SchedulerOrder::Shadow(build_shadows(&self.registry, &schemes).map_err(|error| error.to_string())?)
+            }
         })
-    }
-
-    pub(super) fn shadows(&self, specs: &[PolicySpec]) -> Result<NamedSchemes, String> {
-        build_shadows(&self.registry, specs).map_err(|error| error.to_string())
     }
 
     /// Policies by name alone: the name has an axis.
@@ -121,18 +119,9 @@ impl PolicyDesk {
     fn change(&self, in_force: &mut InForce, mut wanted: Vec<(Axis, PolicySpec)>) -> Result<SchedulerOrder, String> {
         // What stays as it is on the axis of admission keeps what it has learned.
         wanted.retain(|(axis, spec)| *axis != Axis::Admission || in_force.policies.on(*axis) != spec);
-        let built: Vec<LiveChange> = wanted
-            .iter()
-            .map(|(axis, spec)| {
-                Ok(match axis {
-                    Axis::Placement => PolicyChange::Placement(self.registry.build(spec)?),
-                    Axis::Order => PolicyChange::Order(self.registry.build_order(spec)?),
-                    Axis::Admission => PolicyChange::Admission(self.registry.build_admission(spec)?),
-                    Axis::Rebalance => PolicyChange::Rebalance(self.registry.build_rebalance(spec)?),
-                })
-            })
-            .collect::<Result<_, PolicyError>>()
-            .map_err(|error| error.to_string())?;
+        let built: Result<Vec<LiveChange>, PolicyError> =
+            wanted.iter().map(|(axis, spec)| build(&self.registry, *axis, spec)).collect();
+        let built = built.map_err(|error| error.to_string())?;
         for (axis, spec) in wanted {
             in_force.policies.set(axis, spec);
         }
@@ -158,6 +147,16 @@ impl PolicyDesk {
         self.tasks.send_always(TaskInput::Order(0, order));
         Ok(true)
     }
+}
+
+/// Makes a policy that is to take over on its axis.
+pub(super) fn build(registry: &Registry, axis: Axis, spec: &PolicySpec) -> Result<LiveChange, PolicyError> {
+    Ok(match axis {
+        Axis::Placement => PolicyChange::Placement(registry.build(spec)?),
+        Axis::Order => PolicyChange::Order(registry.build_order(spec)?),
+        Axis::Admission => PolicyChange::Admission(registry.build_admission(spec)?),
+        Axis::Rebalance => PolicyChange::Rebalance(registry.build_rebalance(spec)?),
+    })
 }
 
 /// Makes the schemes that shall decide without acting.

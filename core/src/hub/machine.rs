@@ -460,22 +460,23 @@ impl Hub {
         self.actions.push_back(Action::Notify(parts));
     }
 
-    pub(super) fn order_dask(&mut self, order: DaskOrder, asked: Asked) {
+    /// Asks somebody else what was asked here; the answer comes under the number that the action gets.
+    fn pass_on(&mut self, asked: Asked, action: impl FnOnce(u64) -> Action) {
         self.next_call += 1;
         self.asked.insert(self.next_call, asked);
-        self.actions.push_back(Action::Dask(self.next_call, order));
+        self.actions.push_back(action(self.next_call));
+    }
+
+    pub(super) fn order_dask(&mut self, order: DaskOrder, asked: Asked) {
+        self.pass_on(asked, |number| Action::Dask(number, order));
     }
 
     pub(super) fn order_errand(&mut self, content: Value, asked: Asked) {
-        self.next_call += 1;
-        self.asked.insert(self.next_call, asked);
-        self.actions.push_back(Action::Errand(self.next_call, content));
+        self.pass_on(asked, |number| Action::Errand(number, content));
     }
 
     pub(super) fn call_db(&mut self, call: DbCall, asked: Asked) {
-        self.next_call += 1;
-        self.asked.insert(self.next_call, asked);
-        self.actions.push_back(Action::Db(self.next_call, call));
+        self.pass_on(asked, |number| Action::Db(number, call));
     }
 
     /// Publishes every live engine again: a new subscriber may have missed its registration, and others do not mind.

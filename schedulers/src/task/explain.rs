@@ -71,12 +71,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             let why = place
                 .as_ref()
                 .map_or_else(|| format!("it {how} without having run"), |uuid| format!("it {how} on engine {uuid}"));
-            let mut told = json!({"task": id, "state": "ended", "ok": ok, "engine": place, "why": why});
-            if let Some(decision) = self.decisions.last_of(id) {
-                told["why"] = json!(format!("{why}: {}", decision.to_words()));
-                told["decision"] = decision.to_json();
-            }
-            return Some(told);
+            let told = json!({"task": id, "state": "ended", "ok": ok, "engine": place, "why": why});
+            return Some(self.with_decision(id, told));
         };
         let task = &self.tasks[key];
         let mut told = match task.state {
@@ -97,18 +93,23 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             }
             State::Ready | State::Parked | State::TurnedAway(_) => self.explain_waiting(key),
         };
-        if let Some(decision) = self.decisions.last_of(id) {
-            let why = told["why"].as_str().unwrap_or_default();
-            told["why"] = json!(format!("{why}: {}", decision.to_words()));
-            told["decision"] = decision.to_json();
-        }
         told["task"] = json!(id);
         told["attempt"] = json!(task.attempt);
         told["age_s"] = json!(now.since(task.submitted).as_secs_f64());
         if let Some(deadline) = task.deadline {
             told["times_out_in_s"] = json!(deadline.since(now).as_secs_f64());
         }
-        Some(told)
+        Some(self.with_decision(id, told))
+    }
+
+    /// What is told of a task, with the last decision about it, if that is kept.
+    fn with_decision(&self, id: &str, mut told: Value) -> Value {
+        if let Some(decision) = self.decisions.last_of(id) {
+            let why = told["why"].as_str().unwrap_or_default();
+            told["why"] = json!(format!("{why}: {}", decision.to_words()));
+            told["decision"] = decision.to_json();
+        }
+        told
     }
 
     fn explain_blocked(&self, key: TaskKey) -> Value {

@@ -80,10 +80,13 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     /// A ghost has been answered.
     pub(super) fn release_ghost(&mut self, now: Time, ghost: Ghost, measured: &Measured) {
-        let engine = ghost.run.engine;
-        self.engines.get_mut(engine).ghosts -= 1;
-        self.account(now, &ghost.run, ghost.class, ghost.is_charged.then_some(ghost.lane), Ending::Cancelled, measured);
-        self.bury_if_idle(now, engine);
+        self.end_ghost(now, &ghost, Ending::Cancelled, measured);
+        self.bury_if_idle(now, ghost.run.engine);
+    }
+
+    fn end_ghost(&mut self, now: Time, ghost: &Ghost, ending: Ending, measured: &Measured) {
+        self.engines.get_mut(ghost.run.engine).ghosts -= 1;
+        self.account(now, &ghost.run, ghost.class, ghost.is_charged.then_some(ghost.lane), ending, measured);
     }
 
     /// A task that was taken back from an engine and lives elsewhere was answered there: dropped as asked, or it had begun after all, and
@@ -124,18 +127,6 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// An engine has gone, and its ghosts with it.
     pub(super) fn release_ghosts_of(&mut self, now: Time, engine: EngineId) {
         let mut gone: SmallVec<[Ghost; 4]> = SmallVec::new();
-        let haunted: Vec<Box<str>> = self
-            .ghosts
-            .0
-            .iter()
-            .filter(|(_, list)| list.iter().any(|g| g.run.engine == engine))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in haunted {
-            if let Some(key) = self.find(&id) {
-                self.lay_to_rest(now, key, engine);
-            }
-        }
         self.ghosts.0.retain(|_, list| {
             list.retain(|ghost| {
                 let here = ghost.run.engine == engine;
@@ -146,9 +137,10 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         });
         gone.sort_unstable_by_key(|ghost| ghost.run.dispatch);
         for ghost in gone {
-            self.engines.get_mut(engine).ghosts -= 1;
-            let lane = ghost.is_charged.then_some(ghost.lane);
-            self.account(now, &ghost.run, ghost.class, lane, Ending::Lost, &Measured::default());
+            if self.tasks.contains_key(ghost.task) {
+                self.lay_to_rest(now, ghost.task, engine);
+            }
+            self.end_ghost(now, &ghost, Ending::Lost, &Measured::default());
         }
     }
 }

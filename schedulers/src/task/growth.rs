@@ -36,6 +36,15 @@ impl Sketch {
         true
     }
 
+    /// Adds a child and its descendants. Whether that changed anything.
+    fn merge(&mut self, child: u64, descendants: Option<&Sketch>) -> bool {
+        let mut changed = self.insert(child);
+        for &hash in descendants.iter().flat_map(|sketch| &sketch.least) {
+            changed |= self.insert(hash);
+        }
+        changed
+    }
+
     pub(super) fn count(&self) -> f64 {
         match self.least.last() {
             Some(&last) if self.least.len() == EXACT => (EXACT - 1) as f64 * (u64::MAX as f64 / last as f64),
@@ -75,8 +84,8 @@ impl Growth {
 
 impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// Begins or ceases to keep levels and counts, as the order needs; computes them for what is there. O(tasks + edges).
-    pub(super) fn set_growth(&mut self, needs: Needs) {
-        let (levels, descendants) = (needs.contains(Needs::LEVEL), needs.contains(Needs::DESCENDANTS));
+    pub(super) fn set_growth(&mut self) {
+        let (levels, descendants) = (self.order_needs.contains(Needs::LEVEL), self.order_needs.contains(Needs::DESCENDANTS));
         let revised = self.order.is_revised();
         self.growth = Growth { levels, descendants, revised, ..Growth::default() };
         let mut by_age: Vec<(u64, TaskKey)> = self.tasks.iter().map(|(key, task)| (task.seq, key)).collect();
@@ -91,13 +100,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             }
             if descendants {
                 let mut sketch = Sketch::default();
-                for (dependent, _) in &self.tasks[key].dependents {
-                    if let Some(other) = self.tasks.get(*dependent) {
-                        sketch.insert(mix(other.seq));
-                        other.sketch.iter().flat_map(|sketch| &sketch.least).for_each(|&hash| {
-                            sketch.insert(hash);
-                        });
-                    }
+                for child in self.tasks[key].dependents.iter().filter_map(|(child, _)| self.tasks.get(*child)) {
+                    sketch.merge(mix(child.seq), child.sketch.as_deref());
                 }
                 self.tasks[key].sketch = (!sketch.least.is_empty()).then(|| Box::new(sketch));
             }
@@ -109,8 +113,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     fn own_cost_s(&self, key: TaskKey) -> f64 {
         let task = &self.tasks[key];
-        let view = task.view(&task.facts, &[]).shown(self.order_needs);
-        self.placement.learned().expected_s(&view).unwrap_or(UNKNOWN_S)
+        self.placement.learned().expected_s(&task.shown(self.order_needs)).unwrap_or(UNKNOWN_S)
     }
 
     /// What it takes to move the result of a task to another engine.
@@ -122,9 +125,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     fn level_by_dependents(&self, key: TaskKey) -> f64 {
         let dependents = self.tasks[key].dependents.iter().filter_map(|(dependent, _)| self.tasks.get(*dependent));
-        let below = dependents
-            .map(|task| task.level_s)
-            .fold(None, |most: Option<f64>, level| Some(most.map_or(level, |most| most.max(level))));
+        let below = dependents.map(|task| task.level_s).reduce(f64::max);
         self.own_cost_s(key) + below.map_or(0.0, |below| below + self.transfer_s(key))
     }
 
@@ -189,11 +190,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             *level = level.max(through);
         }
         if self.growth.descendants {
-            let held = self.tasks[parent].sketch.get_or_insert_default();
-            changed |= held.insert(child);
-            for &hash in sketch.iter().flat_map(|sketch| &sketch.least) {
-                changed |= held.insert(hash);
-            }
+            changed |= self.tasks[parent].sketch.get_or_insert_default().merge(child, sketch);
         }
         changed
     }

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use pointsman_policies::{Candidates, Chosen, Considered, EngineIx, Needs, Request, Scheme, Time};
+use pointsman_policies::{Candidates, Chosen, Considered, EngineIx, Request, Scheme, Time};
 use smallvec::SmallVec;
 
 use super::TaskKey;
@@ -14,13 +14,30 @@ use super::event::Action;
 use super::known::{EngineId, Presence};
 use super::machine::TaskScheduler;
 use super::queue::{Entry, Standing};
-use super::rank::Inputs;
+use super::rank::is_alive;
 use super::state::{Recall, Run, State};
 
 /// How many tasks may be put off by the scheme at a time: those behind them are looked at meanwhile, and no more.
 const LOOK_AHEAD: usize = 16;
 /// A scheme that puts a task off to a moment that has passed is asked again after this.
 const SOONEST: Duration = Duration::from_millis(1);
+
+/// What limits the engines that a task may be sent to.
+pub(super) enum Limit {
+    None,
+    Only(SmallVec<[EngineIx; 8]>),
+    Except(SmallVec<[EngineIx; 8]>),
+}
+
+impl Limit {
+    pub(super) fn candidates(&self) -> Candidates<'_> {
+        match self {
+            Limit::None => Candidates::All,
+            Limit::Only(list) => Candidates::Only(list),
+            Limit::Except(list) => Candidates::Except(list),
+        }
+    }
+}
 
 impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// Begins a stay among waiting tasks: starts its clock, and, if its dependencies are met, queues it.
@@ -55,8 +72,9 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let task = &mut self.tasks[key];
         if task.is_bound(self.soft_follow) {
             task.state = State::Parked;
-            let open = |&id: &EngineId| self.engines.up_ix(id).is_some_and(|ix| self.placement.roster().is_open(ix));
-            self.turn.opened.extend(task.allowed(self.soft_follow).into_iter().filter(open));
+            let open: SmallVec<[EngineId; 4]> =
+                self.tasks[key].allowed(self.soft_follow).into_iter().filter(|&id| self.open_ix(id).is_some()).collect();
+            self.turn.opened.extend(open);
         } else if task.blacklist.is_empty() && task.haunted.is_empty() {
             task.state = State::Ready;
         } else {
@@ -167,16 +185,16 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             return None;
         }
         let (tasks, order) = (&self.tasks, &self.order);
-        let alive = |entry: &Entry| tasks.get(entry.task).is_some_and(|task| task.epoch == entry.epoch);
+        let alive = |entry: &Entry| is_alive(tasks, entry);
         self.ready.first(alive, |lane| order.tag(lane), &self.falls)
     }
 
     /// The first task parked on an engine with room.
     fn first_bound_for(&mut self, id: EngineId) -> Option<(Standing, TaskKey)> {
-        let ix = self.engines.up_ix(id).filter(|&ix| self.placement.roster().is_open(ix))?;
+        let ix = self.open_ix(id)?;
         debug_assert_eq!(self.engines.at(ix), id);
         let (tasks, order) = (&self.tasks, &self.order);
-        let alive = |entry: &Entry| tasks.get(entry.task).is_some_and(|task| task.epoch == entry.epoch);
+        let alive = |entry: &Entry| is_alive(tasks, entry);
         self.engines.get_mut(id).parked.first(alive, |lane| order.tag(lane), &self.falls)
     }
 
@@ -193,7 +211,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     /// The first task in the log that an engine with room has not turned away.
     fn first_in_log_for(&mut self, id: EngineId) -> Option<(Standing, TaskKey)> {
-        self.engines.up_ix(id).filter(|&ix| self.placement.roster().is_open(ix))?;
+        self.open_ix(id)?;
         let engine = self.engines.get_mut(id);
         loop {
             // Whoever excludes this engine does so for the rest of its stay in the log, so it is read once.
@@ -211,14 +229,29 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         }
     }
 
-    /// The open engines that a bound task may use.
-    fn open_allowed(&self, key: TaskKey) -> SmallVec<[EngineIx; 8]> {
-        let open = |&ix: &EngineIx| self.placement.roster().is_open(ix);
-        self.tasks[key].allowed(self.soft_follow).into_iter().filter_map(|id| self.engines.up_ix(id)).filter(open).collect()
+    /// Its place in the roster, if an engine is there and has room.
+    fn open_ix(&self, id: EngineId) -> Option<EngineIx> {
+        self.engines.up_ix(id).filter(|&ix| self.placement.roster().is_open(ix))
+    }
+
+    /// The engines that a task may be sent to now, but for some: those with room of the few that it is bound to, or all that have not turned
+    /// it away.
+    pub(super) fn limit(&self, key: TaskKey, but: &[EngineId]) -> Limit {
+        let task = &self.tasks[key];
+        if task.is_bound(self.soft_follow) {
+            let allowed = task.allowed(self.soft_follow).into_iter().filter(|id| !but.contains(id));
+            return Limit::Only(allowed.filter_map(|id| self.open_ix(id)).collect());
+        }
+        if task.blacklist.is_empty() && task.haunted.is_empty() && but.is_empty() {
+            return Limit::None;
+        }
+        let mut except = self.excluded(key);
+        except.extend(but.iter().filter_map(|&id| self.engines.up_ix(id)));
+        Limit::Except(except)
     }
 
     /// The roster places of the engines that turned a task away.
-    pub(super) fn excluded(&self, key: TaskKey) -> SmallVec<[EngineIx; 8]> {
+    fn excluded(&self, key: TaskKey) -> SmallVec<[EngineIx; 8]> {
         let present = |&id: &EngineId| match self.engines.get(id).presence {
             Presence::Up(ix) => Some(ix),
             _ => None,
@@ -233,23 +266,14 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     /// Asks the scheme and sends the task where it says, or puts it aside if that is nowhere for now.
     fn place(&mut self, now: Time, key: TaskKey) {
-        let list;
-        let candidates = match self.tasks[key].state {
-            State::Parked => {
-                list = self.open_allowed(key);
-                Candidates::Only(&list)
-            }
-            State::TurnedAway(_) => {
-                list = self.excluded(key);
-                Candidates::Except(&list)
-            }
-            _ => Candidates::All,
-        };
-        let inputs = if self.placement.all_needs().contains(Needs::INPUTS) { self.inputs(key) } else { Inputs::new() };
+        let limit = self.limit(key, &[]);
+        let inputs = self.inputs(key, self.placement.all_needs());
         let task = &self.tasks[key];
         let facts = task.facts;
-        let request =
-            Request::new(candidates).attempt(task.attempt + 1).task(task.view(&facts, &inputs)).with_waiting(self.waiting);
+        let request = Request::new(limit.candidates())
+            .attempt(task.attempt + 1)
+            .task(task.view(&facts, &inputs))
+            .with_waiting(self.waiting);
         let chosen =
             if self.decisions.is_on() { self.pick_logged(now, key, &request) } else { self.placement.pick(now, &request) };
         let until = match chosen {

@@ -72,10 +72,13 @@ impl Lane {
         }
     }
 
+    fn len(&self) -> usize {
+        self.fresh.len() + self.late.len()
+    }
+
     fn died(&mut self, alive: impl Fn(&Entry) -> bool) {
         self.dead += 1;
-        let len = self.fresh.len() + self.late.len();
-        if len >= SWEEP_FROM && self.dead * 2 > len {
+        if self.dead * 2 > self.len() && (self.len() >= SWEEP_FROM || self.dead >= self.len()) {
             self.fresh.retain(|entry| alive(entry));
             self.late.retain(|Reverse(entry)| alive(entry));
             self.dead = 0;
@@ -189,7 +192,7 @@ impl Queue {
         } else if let Some(entries) = self.others.get_mut(&lane) {
             entries.died(alive);
             // Nobody may ever look here, while parties come and go.
-            if entries.dead >= entries.fresh.len() + entries.late.len() {
+            if entries.len() == 0 {
                 self.others.remove(&lane);
             }
             self.sweep_tags();

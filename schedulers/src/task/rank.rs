@@ -1,6 +1,7 @@
 //! Where the order policy meets the queues: what a policy is shown of a task, its rank, and what it is told as tasks wait, are sent and end.
 
-use pointsman_policies::{Input, OrderCx, Rank, Scheme, TaskFacts, TaskView, Ticket, Time};
+use pointsman_policies::{Input, Needs, OrderCx, Rank, Scheme, TaskFacts, TaskView, Ticket, Time};
+use slotmap::SlotMap;
 use smallvec::SmallVec;
 
 use super::TaskKey;
@@ -23,6 +24,11 @@ pub(super) fn class_bytes(class: u8) -> u64 {
 
 pub(super) type Inputs = SmallVec<[Input; 4]>;
 
+/// Whether an entry of a queue belongs to its task's present stay.
+pub(super) fn is_alive<P>(tasks: &SlotMap<TaskKey, Task<P>>, entry: &Entry) -> bool {
+    tasks.get(entry.task).is_some_and(|task| task.epoch == entry.epoch)
+}
+
 impl<P> Task<P> {
     /// The task as policies see it; what each is shown is up to its needs.
     pub(super) fn view<'a>(&self, facts: &'a TaskFacts, inputs: &'a [Input]) -> TaskView<'a> {
@@ -33,21 +39,29 @@ impl<P> Task<P> {
             .in_graph(self.level_s, self.sketch.as_ref().map_or(0.0, |sketch| sketch.count()))
     }
 
+    /// The same without its inputs, showing what these needs name.
+    pub(super) fn shown(&self, needs: Needs) -> TaskView<'_> {
+        self.view(&self.facts, &[]).shown(needs)
+    }
+
     pub(super) fn entry(&self, key: TaskKey) -> Entry {
         Entry { key: self.rank.key, seq: self.seq, task: key, epoch: self.epoch }
     }
 }
 
 impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
-    /// Where the results are that a task depends on, as far as their engines are there.
-    pub(super) fn inputs(&self, key: TaskKey) -> Inputs {
+    /// Where the results are that a task depends on, as far as their engines are there; nothing if these needs do not ask.
+    pub(super) fn inputs(&self, key: TaskKey, needs: Needs) -> Inputs {
+        if !needs.contains(Needs::INPUTS) {
+            return Inputs::new();
+        }
         let held = |&(id, class)| Some(Input { engine: self.engines.up_ix(id)?, bytes: class_bytes(class) });
         self.tasks[key].inputs.iter().filter_map(held).collect()
     }
 
     /// Asks the order where a task stands.
     pub(super) fn ask_rank(&mut self, now: Time, key: TaskKey) -> Rank {
-        let inputs = if self.order_needs.contains(pointsman_policies::Needs::INPUTS) { self.inputs(key) } else { Inputs::new() };
+        let inputs = self.inputs(key, self.order_needs);
         let task = &self.tasks[key];
         let view = task.view(&task.facts, &inputs).shown(self.order_needs);
         self.order.rank(&OrderCx::new(now, self.placement.learned()), &view)
@@ -74,8 +88,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     pub(super) fn tell_dispatched(&mut self, now: Time, key: TaskKey) -> Ticket {
         self.waiting -= 1;
         let task = &self.tasks[key];
-        let view = task.view(&task.facts, &[]).shown(self.order_needs);
-        self.order.on_dispatch(&OrderCx::new(now, self.placement.learned()), task.rank.lane, &view)
+        let cx = OrderCx::new(now, self.placement.learned());
+        self.order.on_dispatch(&cx, task.rank.lane, &task.shown(self.order_needs))
     }
 
     /// What a waiting task is ranked by has changed: its entry moves.
@@ -128,7 +142,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         task.epoch += 1;
         let (state, lane) = (task.state, task.rank.lane);
         let tasks = &self.tasks;
-        let alive = |entry: &Entry| tasks.get(entry.task).is_some_and(|task| task.epoch == entry.epoch);
+        let alive = |entry: &Entry| is_alive(tasks, entry);
         match state {
             State::Ready => self.ready.died(lane, alive),
             State::Parked => {

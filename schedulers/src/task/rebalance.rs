@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
-use pointsman_policies::{Candidates, Chosen, EngineIx, Flight, Move, Needs, RebalanceCx, Request, Scheme, Time};
+use pointsman_policies::{Chosen, EngineIx, Flight, Move, RebalanceCx, Request, Scheme, Time};
+use slotmap::SlotMap;
 use smallvec::SmallVec;
 
 use super::TaskKey;
 use super::event::Action;
 use super::known::EngineId;
 use super::machine::TaskScheduler;
-use super::rank::Inputs;
-use super::state::{Recall, Run};
+use super::state::{Recall, Run, Task};
 
 /// How long after an engine has taken note of an abort the answers arrive that it had sent before. The two travel on different
 /// connections; an answer that is on its way for longer could mean that the task had begun, and would run twice.
@@ -22,11 +22,16 @@ const LOOKS: usize = 256;
 /// When to look again at a task for which nothing can be done at the moment.
 const LATER: Duration = Duration::from_millis(50);
 
+/// Whether a dispatch of a task to an engine is still in flight there.
+fn is_there<P>(tasks: &SlotMap<TaskKey, Task<P>>, engine: EngineId, &(dispatch, key): &(u64, TaskKey)) -> bool {
+    tasks.get(key).is_some_and(|task| task.runs.iter().any(|run| run.engine == engine && run.dispatch == dispatch))
+}
+
 impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// Asks the policy when it wants to look at a task that was just sent, or that is in flight when it takes over.
     pub(super) fn ask_lookout(&mut self, now: Time, key: TaskKey, ix: EngineIx) -> Option<Time> {
         let task = &self.tasks[key];
-        let view = task.view(&task.facts, &[]).shown(self.rebalance_needs);
+        let view = task.shown(self.rebalance_needs);
         let cx = RebalanceCx::new(now, self.placement.roster(), self.placement.learned());
         let at = self.rebalance.on_dispatch(&cx, &view, ix)?;
         let attempt = task.runs.iter().find(|run| run.ix == ix).map_or(task.attempt + 1, |run| run.attempt);
@@ -70,14 +75,9 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// Whether a task that was sent to the engine before this one is still there. O(1) amortised.
     fn is_behind_another(&mut self, run: &Run) -> bool {
         let tasks = &self.tasks;
-        let there = |dispatch: u64, key: TaskKey| {
-            tasks
-                .get(key)
-                .is_some_and(|task| task.runs.iter().any(|other| other.engine == run.engine && other.dispatch == dispatch))
-        };
         let sent = &mut self.engines.get_mut(run.engine).sent;
-        while let Some(&(dispatch, key)) = sent.front()
-            && !there(dispatch, key)
+        while let Some(entry) = sent.front()
+            && !is_there(tasks, run.engine, entry)
         {
             sent.pop_front();
         }
@@ -89,9 +89,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let tasks = &self.tasks;
         let row = self.engines.get_mut(engine);
         if row.sent.len() > 2 * row.running.len() + 16 {
-            row.sent.retain(|&(dispatch, key)| {
-                tasks.get(key).is_some_and(|task| task.runs.iter().any(|run| run.engine == engine && run.dispatch == dispatch))
-            });
+            row.sent.retain(|entry| is_there(tasks, engine, entry));
         }
         row.sent.push_back((dispatch, key));
     }
@@ -100,7 +98,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let is_queued = self.is_behind_another(run);
         let flight = Flight::new(run.ix, run.since, is_queued);
         let task = &self.tasks[key];
-        let view = task.view(&task.facts, &[]).shown(self.rebalance_needs);
+        let view = task.shown(self.rebalance_needs);
         let cx = RebalanceCx::new(now, self.placement.roster(), self.placement.learned());
         match self.rebalance.on_overdue(&cx, &view, &flight) {
             Move::Leave => {}
@@ -114,7 +112,9 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
                 }
             }
             Move::Recall if !is_queued || task.runs.len() > 1 => {}
-            Move::Recall if !self.has_room_elsewhere(key, run) => self.look_again(key, run, now + LATER),
+            Move::Recall if !self.placement.any_open(&self.limit(key, &[run.engine]).candidates()) => {
+                self.look_again(key, run, now + LATER);
+            }
             Move::Recall => {
                 let id = task.id.clone();
                 self.actions.push_back(Action::Abort { engine: run.engine, id });
@@ -123,38 +123,17 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         }
     }
 
-    /// Whether another engine that a task may use has room for it now. O(engines that it is limited to, or excluded from).
-    fn has_room_elsewhere(&self, key: TaskKey, run: &Run) -> bool {
-        let task = &self.tasks[key];
-        if task.is_bound(self.soft_follow) {
-            let open =
-                |id: EngineId| id != run.engine && self.engines.up_ix(id).is_some_and(|ix| self.placement.roster().is_open(ix));
-            return task.allowed(self.soft_follow).into_iter().any(open);
-        }
-        let mut except = self.excluded(key);
-        except.push(run.ix);
-        self.placement.any_open(&Candidates::Except(&except))
-    }
-
     /// Sends a second copy to another engine that has room. False if there is none.
     fn send_copy(&mut self, now: Time, key: TaskKey) -> bool {
-        let task = &self.tasks[key];
-        let there: SmallVec<[EngineId; 2]> = task.runs.iter().map(|run| run.engine).collect();
-        let (only, mut except): (SmallVec<[EngineIx; 8]>, SmallVec<[EngineIx; 8]>);
-        let candidates = if task.is_bound(self.soft_follow) {
-            let open = |id: EngineId| self.engines.up_ix(id).filter(|&ix| self.placement.roster().is_open(ix));
-            only = task.allowed(self.soft_follow).into_iter().filter(|id| !there.contains(id)).filter_map(open).collect();
-            Candidates::Only(&only)
-        } else {
-            except = self.excluded(key);
-            except.extend(there.iter().filter_map(|&id| self.engines.up_ix(id)));
-            Candidates::Except(&except)
-        };
-        let inputs = if self.placement.all_needs().contains(Needs::INPUTS) { self.inputs(key) } else { Inputs::new() };
+        let there: SmallVec<[EngineId; 2]> = self.tasks[key].runs.iter().map(|run| run.engine).collect();
+        let limit = self.limit(key, &there);
+        let inputs = self.inputs(key, self.placement.all_needs());
         let task = &self.tasks[key];
         let facts = task.facts;
-        let request =
-            Request::new(candidates).attempt(task.attempt + 1).task(task.view(&facts, &inputs)).with_waiting(self.waiting + 1);
+        let request = Request::new(limit.candidates())
+            .attempt(task.attempt + 1)
+            .task(task.view(&facts, &inputs))
+            .with_waiting(self.waiting + 1);
         let Chosen::Engine(ix) = self.placement.pick(now, &request) else { return false };
         self.tell_waiting(now, self.tasks[key].rank.lane); // for the order it is a task like any other
         self.begin_run(now, key, ix, &request);

@@ -8,7 +8,6 @@ use pointsman_policies::{
 
 use super::TaskKey;
 use super::machine::TaskScheduler;
-use super::queue::Standing;
 use super::rank::Inputs;
 use super::state::Recall;
 
@@ -107,7 +106,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         for id in self.engines.ids().map(super::EngineId) {
             self.engines.get_mut(id).parked.clear();
         }
-        self.set_growth(self.order_needs);
+        self.set_growth();
         for (key, ix) in self.running_in_order() {
             let rank = self.ask_rank(now, key);
             self.tasks[key].rank = rank;
@@ -126,13 +125,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             self.tell_waiting(now, rank.lane);
             self.enter_queues(key);
         }
-        self.turn.released =
-            std::mem::take(&mut self.turn.released).into_iter().map(|(_, key)| (self.standing_or_last(key), key)).collect();
-    }
-
-    /// Where a task stands, if it still is one.
-    fn standing_or_last(&self, key: TaskKey) -> Standing {
-        if self.tasks.contains_key(key) { self.standing(key) } else { (u64::MAX, 0, 0, 0) }
+        let released = std::mem::take(&mut self.turn.released).into_iter().filter(|&(_, key)| self.tasks.contains_key(key));
+        self.turn.released = released.map(|(_, key)| (self.standing(key), key)).collect();
     }
 
     /// Puts another admission policy in the place of this one, and its limits on every engine. What is in flight stays. O(engines).
