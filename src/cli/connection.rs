@@ -10,6 +10,7 @@ use pointsman_core::peer::Client;
 use serde_json::Value;
 
 use crate::config::{Config, profile_dir};
+use crate::controller::file_paths;
 
 /// Which controller is meant.
 #[derive(Debug, clap::Args)]
@@ -37,12 +38,11 @@ impl Connection {
             return path.clone();
         }
         let mut config = Config::default();
-        (config.controller.profile, config.controller.profile_dir) = (self.profile.clone(), self.profile_dir.clone());
-        let name = match &self.cluster_id {
-            Some(id) => format!("ipcontroller-{id}-client.json"),
-            None => "ipcontroller-client.json".to_owned(),
-        };
-        profile_dir(&config, &|name| std::env::var(name).ok()).join("security").join(name)
+        let controller = &mut config.controller;
+        (controller.profile, controller.profile_dir) = (self.profile.clone(), self.profile_dir.clone());
+        controller.cluster_id = self.cluster_id.clone();
+        let security = profile_dir(&config, &|name| std::env::var(name).ok()).join("security");
+        file_paths(&config, &security).0
     }
 
     /// Asks the controller, and returns its answer.

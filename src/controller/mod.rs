@@ -465,7 +465,8 @@ fn prepare_profile(config: &Config) -> anyhow::Result<PathBuf> {
     Ok(profile.join("security"))
 }
 
-fn file_paths(config: &Config, security: &std::path::Path) -> (PathBuf, PathBuf) {
+/// The connection files for clients and for engines.
+pub(crate) fn file_paths(config: &Config, security: &std::path::Path) -> (PathBuf, PathBuf) {
     let controller = &config.controller;
     let name = |given: &Option<String>, role: &str| match (given, &controller.cluster_id) {
         (Some(name), _) => name.clone(),
