@@ -21,6 +21,7 @@ pub use pointsman_schedulers as schedulers;
 pub mod cli;
 pub mod config;
 pub mod controller;
+pub mod load;
 
 /// The registry of the schemes that ship with Pointsman.
 pub fn builtin() -> policies::Registry {

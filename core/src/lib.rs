@@ -11,6 +11,7 @@ mod ledger;
 mod message;
 mod session;
 pub mod wire;
+pub mod zmtp;
 
 #[cfg(feature = "net")]
 pub mod net;

@@ -1,5 +1,6 @@
 //! The command line: one file for each subcommand.
 
+mod bench;
 mod connection;
 mod controller;
 mod demo;
@@ -34,6 +35,8 @@ enum Command {
     Engine(engine::Options),
     /// See it work: a controller, engines and a real graph of tasks, under two schemes.
     Demo(demo::Options),
+    /// Put load on a controller and see what it takes: throughput, latency, CPU, memory.
+    Bench(Box<bench::Options>),
     /// List the policies that can be chosen, with their parameters.
     Schemes(schemes::Options),
     /// Show and change the policies of a running controller.
@@ -49,6 +52,7 @@ pub fn run(registry: Registry) -> ExitCode {
         Command::Controller { arguments } => controller::run(&arguments, &registry),
         Command::Engine(options) => engine::run(&options),
         Command::Demo(options) => demo::run(&options, &registry),
+        Command::Bench(options) => bench::run(&options),
         Command::Schemes(options) => schemes::run(&options, &registry),
         Command::Policy(options) => policy::run(&options, &registry),
         Command::Explain(options) => policy::explain(&options),

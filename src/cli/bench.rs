@@ -1,0 +1,181 @@
+//! `pointsman bench`: load against a controller, and two results compared.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{failed, start_plain_log};
+use crate::load::{After, Arrivals, Durations, Plan, Report, Which, compare, run as run_load};
+
+/// Options of `pointsman bench`.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    load: LoadOptions,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Compare two results of --json, with confidence intervals.
+    Compare {
+        /// The first.
+        a: PathBuf,
+        /// The second.
+        b: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct LoadOptions {
+    /// The ipcontroller-client.json of a controller that runs on this machine. Without it one is started.
+    #[arg(long, short)]
+    file: Option<PathBuf>,
+    /// Its ipcontroller-engine.json, if that is not beside it.
+    #[arg(long, requires = "file")]
+    engine_file: Option<PathBuf>,
+    /// A command that starts the controller, such as "python -m ipyparallel.controller".
+    #[arg(long, conflicts_with = "file")]
+    command: Option<String>,
+    /// Engines.
+    #[arg(long, short = 'n', default_value_t = 16)]
+    engines: usize,
+    /// Clients.
+    #[arg(long, default_value_t = 1)]
+    clients: usize,
+    /// Closed loop: so many tasks are under way.
+    #[arg(long, default_value_t = 256)]
+    window: usize,
+    /// Open loop: so many tasks a second, a Poisson stream.
+    #[arg(long, conflicts_with_all = ["window", "load"])]
+    rate: Option<f64>,
+    /// Open loop at this share of what a closed loop reaches, such as 0.5.
+    #[arg(long, conflicts_with = "window")]
+    load: Option<f64>,
+    /// Bytes of a task's buffers.
+    #[arg(long, default_value_t = 450)]
+    payload: usize,
+    /// Bytes of a result's buffer.
+    #[arg(long, default_value_t = 150)]
+    result: usize,
+    /// How long tasks run, in ms: 0, 5, exp:MEAN, lognormal:MEAN:CV2, bimodal:SHORT:LONG:SHARE.
+    #[arg(long, default_value = "0")]
+    duration: Durations,
+    /// What tasks wait for: nothing, chains:WIDTH, random:COUNT.
+    #[arg(long, default_value = "nothing")]
+    after: After,
+    /// Tasks that wait for one that never ends.
+    #[arg(long, default_value_t = 0)]
+    blocked: usize,
+    /// Tasks that have ended before.
+    #[arg(long, default_value_t = 0)]
+    history: u64,
+    /// Measured stretches.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Length of each, in seconds.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// What is not measured before, in seconds.
+    #[arg(long, default_value_t = 1.0)]
+    warmup: f64,
+    /// Seed of durations, dependencies and arrivals.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Write the result to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Options of the controller that is started, behind --.
+    #[arg(last = true)]
+    controller_options: Vec<String>,
+}
+
+impl LoadOptions {
+    fn plan(&self) -> anyhow::Result<Plan> {
+        let arrivals = match (self.rate, self.load) {
+            (Some(rate), _) => Arrivals::Rate(rate),
+            (None, Some(load)) => Arrivals::Load(load),
+            (None, None) => Arrivals::Window(self.window),
+        };
+        let is_sound = match arrivals {
+            Arrivals::Window(window) => window > 0,
+            Arrivals::Rate(rate) => rate > 0.0 && rate < 1e9,
+            Arrivals::Load(load) => load > 0.0 && load < 1.0,
+        };
+        if !is_sound {
+            bail!("--window and --rate must be above 0, --load between 0 and 1");
+        }
+        for (name, seconds) in [("--seconds", self.seconds), ("--warmup", self.warmup)] {
+            Duration::try_from_secs_f64(seconds).context(name)?;
+        }
+        Ok(Plan {
+            engines: self.engines,
+            clients: self.clients,
+            arrivals,
+            payload_bytes: self.payload,
+            result_bytes: self.result,
+            duration: self.duration,
+            after: self.after,
+            blocked: self.blocked,
+            history: self.history,
+            rounds: self.rounds,
+            round_s: self.seconds,
+            warmup_s: self.warmup,
+            seed: self.seed,
+        })
+    }
+
+    fn which(&self) -> Which {
+        match (&self.file, &self.command) {
+            (Some(client_file), _) => {
+                Which::Running { client_file: client_file.clone(), engine_file: self.engine_file.clone() }
+            }
+            (None, Some(command)) => {
+                let words = command.split_whitespace().map(str::to_owned);
+                Which::Command(words.chain(self.controller_options.iter().cloned()).collect())
+            }
+            (None, None) => Which::Own(self.controller_options.clone()),
+        }
+    }
+}
+
+/// Runs a load, or compares two results.
+pub(super) fn run(options: &Options) -> ExitCode {
+    start_plain_log("warn");
+    let outcome = match &options.command {
+        Some(Command::Compare { a, b }) => read(a).and_then(|a| Ok(compare(&a, &read(b)?))),
+        None => measure(&options.load),
+    };
+    match outcome {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+fn measure(options: &LoadOptions) -> anyhow::Result<String> {
+    let bar = ProgressBar::new(1000);
+    bar.set_style(ProgressStyle::with_template("{msg:>24} [{bar:40}] {elapsed}")?);
+    let progress = |what: &str, done: f64| {
+        bar.set_message(what.to_owned());
+        bar.set_position((done * 1000.0) as u64);
+    };
+    let report = run_load(&options.plan()?, &options.which(), &progress)?;
+    bar.finish_and_clear();
+    if let Some(path) = &options.json {
+        std::fs::write(path, serde_json::to_string_pretty(&report)?).with_context(|| path.display().to_string())?;
+    }
+    Ok(report.to_text())
+}
+
+fn read(path: &PathBuf) -> anyhow::Result<Report> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not a result of `pointsman bench --json`", path.display()))
+}

@@ -1,0 +1,352 @@
+//! Any number of engines on one thread: they register, answer pings, and "run" tasks by a timer. They cost so little that what is measured is
+//! the controller.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use mio::{Events, Poll, Token, Waker};
+use pointsman_core::connection_file::EngineFile;
+use pointsman_core::net::{Clock, fresh_id};
+use pointsman_core::wire;
+use pointsman_core::zmtp::{Message, push_frame};
+use pointsman_core::{Signer, find_delimiter};
+use serde_json::Value;
+
+use super::alarm::Alarm;
+use super::link::{Link, address};
+use super::speaker::Speaker;
+
+const WAKER: Token = Token(0);
+const ALARM: Token = Token(1);
+const REGISTRATION: Token = Token(2);
+const PING: Token = Token(3);
+/// Two for each engine from here on.
+const FIRST_ENGINE: usize = 4;
+/// Registrations under way at once.
+const REGISTER_AHEAD: usize = 64;
+/// The duration of a task that never ends, and does not keep its engine either.
+pub(super) const NEVER_NS: u64 = u64::MAX;
+
+/// Engines at work, until this is dropped.
+pub(super) struct Farm {
+    stop: Arc<AtomicBool>,
+    waker: Waker,
+    thread: Option<JoinHandle<anyhow::Result<()>>>,
+    uuids: Vec<String>,
+}
+
+impl Farm {
+    /// Starts so many engines. They are known to the controller some time later. Without `hearts`, an engine's connection for heartbeats is
+    /// closed when it has answered a ping: the controller must be patient then.
+    pub(super) fn start(file: &EngineFile, count: usize, result_bytes: usize, hearts: bool) -> anyhow::Result<Farm> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let common = &file.common;
+        let registration = address(common, common.registration)?;
+        let (task_address, pong_address) = (address(common, common.task)?, address(common, file.hb_pong)?);
+        let mut ping = Link::connect(address(common, file.hb_ping)?, "SUB", "", poll.registry(), PING)?;
+        ping.push([&[1][..]]); // a subscription to everything
+        let mut work = Work {
+            alarm: Alarm::new(poll.registry(), ALARM)?,
+            registration: Link::connect(registration, "DEALER", &fresh_id(), poll.registry(), REGISTRATION)?,
+            ping,
+            engines: (0..count).map(|_| Engine::new()).collect(),
+            asked: 0,
+            answered: 0,
+            task_address,
+            pong_address,
+            hearts,
+            speaker: Speaker::new(Signer::new(common.key.as_bytes()), fresh_id()),
+            sent: 0,
+            jobs: BTreeMap::new(),
+            job_number: 0,
+            result: vec![b'r'; result_bytes],
+            clock: Clock::default(),
+            poll,
+        };
+        let uuids = work.engines.iter().map(|engine| engine.uuid.clone()).collect();
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new().name("engines".into()).spawn(move || {
+            work.register()?;
+            work.serve(&stopped)
+        })?;
+        Ok(Farm { stop, waker, thread: Some(thread), uuids })
+    }
+
+    /// The uuids of its engines.
+    pub(super) fn uuids(&self) -> &[String] {
+        &self.uuids
+    }
+
+    /// Whether its thread has ended, which it does early only with an error.
+    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+        match self.thread.take_if(|thread| thread.is_finished()) {
+            Some(thread) => match thread.join() {
+                Ok(outcome) => outcome.and_then(|()| bail!("the engines have gone")).context("the load's engines"),
+                Err(_) => bail!("the thread of the load's engines panicked"),
+            },
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Farm {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        let _ = self.waker.wake();
+        if let Some(Err(error)) = self.thread.take().and_then(|thread| thread.join().ok()) {
+            tracing::debug!("the load's engines ended with: {error:#}");
+        }
+    }
+}
+
+struct Engine {
+    uuid: String,
+    number: Option<u64>,
+    task: Option<Link>,
+    pong: Option<Link>,
+    /// When it will have done all that it has been sent.
+    free_at: Duration,
+}
+
+impl Engine {
+    fn new() -> Engine {
+        Engine { uuid: fresh_id(), number: None, task: None, pong: None, free_at: Duration::ZERO }
+    }
+}
+
+/// A task that is under way or waits for its engine.
+struct Job {
+    engine: usize,
+    client: Vec<u8>,
+    header: Vec<u8>,
+    started: String,
+}
+
+struct Work {
+    poll: Poll,
+    alarm: Alarm,
+    registration: Link,
+    ping: Link,
+    engines: Vec<Engine>,
+    /// Registrations that were sent, and answered.
+    asked: usize,
+    answered: usize,
+    task_address: std::net::SocketAddr,
+    pong_address: std::net::SocketAddr,
+    hearts: bool,
+    speaker: Speaker,
+    sent: u64,
+    /// By when they end.
+    jobs: BTreeMap<(Duration, u64), Job>,
+    job_number: u64,
+    result: Vec<u8>,
+    clock: Clock,
+}
+
+impl Work {
+    fn serve(&mut self, stop: &AtomicBool) -> anyhow::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        let mut tokens = VecDeque::new();
+        while !stop.load(Ordering::Acquire) {
+            match self.poll.poll(&mut events, None) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                outcome => outcome?,
+            }
+            tokens.extend(events.iter().map(mio::event::Event::token));
+            while let Some(token) = tokens.pop_front() {
+                self.attend(token)?;
+            }
+            self.finish_due()?;
+        }
+        self.say_goodbye()
+    }
+
+    fn attend(&mut self, token: Token) -> anyhow::Result<()> {
+        match token {
+            WAKER | ALARM => Ok(()),
+            REGISTRATION => self.registered().context("registration"),
+            PING => self.pinged().context("heartbeat"),
+            Token(number) => {
+                let at = (number - FIRST_ENGINE) / 2;
+                let engine = &mut self.engines[at];
+                if (number - FIRST_ENGINE) % 2 == 1 {
+                    let Some(pong) = &mut engine.pong else { return Ok(()) };
+                    while pong.read()? {
+                        while pong.inbox.next()?.is_some() {}
+                    }
+                    return Ok(pong.flush()?);
+                }
+                self.requests(at).with_context(|| format!("engine {at}"))
+            }
+        }
+    }
+
+    /// Keeps some registrations under way.
+    fn register(&mut self) -> anyhow::Result<()> {
+        while self.asked < self.engines.len() && self.asked - self.answered < REGISTER_AHEAD {
+            let content = format!(r#"{{"uuid":"{}"}}"#, self.engines[self.asked].uuid);
+            self.asked += 1;
+            self.sent += 1;
+            let parts = [&b"{}"[..], b"{}", content.as_bytes()];
+            let out = &mut self.registration.outbox;
+            self.speaker.say(out, self.clock.now(), (self.sent, "registration_request"), parts, []);
+        }
+        Ok(self.registration.flush()?)
+    }
+
+    /// Answers come in the order of the questions: one hub has one queue.
+    fn registered(&mut self) -> anyhow::Result<()> {
+        while self.registration.read()? {
+            while let Some(message) = self.registration.inbox.next()? {
+                let content: Value = serde_json::from_slice(message.frame(5)).context("its answer")?;
+                let Some(number) = content["id"].as_u64().filter(|_| content["status"] == "ok") else {
+                    bail!("the controller refuses an engine: {}", content["evalue"]);
+                };
+                let Some(engine) = self.engines.get_mut(self.answered) else { continue };
+                let token = FIRST_ENGINE + 2 * self.answered;
+                let registry = self.poll.registry();
+                engine.number = Some(number);
+                // Tasks can come before its first answer to a ping: an engine is known by that.
+                engine.task = Some(Link::connect(self.task_address, "ROUTER", &engine.uuid, registry, Token(token))?);
+                engine.pong = Some(Link::connect(self.pong_address, "DEALER", &engine.uuid, registry, Token(token + 1))?);
+                self.answered += 1;
+            }
+        }
+        self.register()
+    }
+
+    fn pinged(&mut self) -> anyhow::Result<()> {
+        while self.ping.read()? {
+            while let Some(message) = self.ping.inbox.next()? {
+                for engine in &mut self.engines {
+                    let Some(pong) = &mut engine.pong else { continue };
+                    pong.push(message.frames());
+                    pong.flush()?;
+                    // The last pings of a registration come after its socket is open; one answer is enough then.
+                    if !self.hearts && pong.inbox.is_ready() && pong.backlog_bytes() == 0 {
+                        engine.pong = None;
+                    }
+                }
+            }
+        }
+        Ok(self.ping.flush()?)
+    }
+
+    fn requests(&mut self, at: usize) -> anyhow::Result<()> {
+        let Some(mut link) = self.engines[at].task.take() else { return Ok(()) };
+        let outcome = self.run_requests(at, &mut link);
+        self.engines[at].task = Some(link);
+        outcome
+    }
+
+    fn run_requests(&mut self, at: usize, link: &mut Link) -> anyhow::Result<()> {
+        loop {
+            let more = link.read()?;
+            while let Some(message) = link.inbox.next()? {
+                let Some((client, parts, duration_ns)) = read_request(&message, self.speaker.signer()) else { continue };
+                let now = self.clock.now();
+                let engine = &mut self.engines[at];
+                if duration_ns == NEVER_NS {
+                    continue;
+                }
+                if duration_ns == 0 && engine.free_at <= now {
+                    let started = self.speaker.date(now).to_owned();
+                    let to = (&engine.uuid[..], client, &started[..]);
+                    self.sent += 1;
+                    answer(&mut self.speaker, &mut link.outbox, now, self.sent, to, parts[0], &self.result);
+                    continue;
+                }
+                let begins = engine.free_at.max(now);
+                engine.free_at = begins + Duration::from_nanos(duration_ns);
+                let ahead_us = i64::try_from((begins - now).as_micros()).unwrap_or(0);
+                let date = pointsman_core::date::Date::from_unix_us(Clock::date().as_unix_us() + ahead_us);
+                self.job_number += 1;
+                let job = Job { engine: at, client: client.to_vec(), header: parts[0].to_vec(), started: date.to_string() };
+                self.jobs.insert((engine.free_at, self.job_number), job);
+            }
+            if !more {
+                break;
+            }
+        }
+        Ok(link.flush()?)
+    }
+
+    /// Answers what is done by now, and sets the alarm for the next.
+    fn finish_due(&mut self) -> anyhow::Result<()> {
+        let now = self.clock.now();
+        while let Some(entry) = self.jobs.first_entry() {
+            let at = entry.key().0;
+            if at > now {
+                return Ok(self.alarm.set(now, at)?);
+            }
+            let job = entry.remove();
+            let engine = &mut self.engines[job.engine];
+            let Some(link) = &mut engine.task else { continue };
+            self.sent += 1;
+            let to = (&engine.uuid[..], &job.client[..], &job.started[..]);
+            answer(&mut self.speaker, &mut link.outbox, now, self.sent, to, &job.header, &self.result);
+            link.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Leaves the cluster, as far as the controller still listens.
+    fn say_goodbye(&mut self) -> anyhow::Result<()> {
+        for engine in &self.engines {
+            let Some(number) = engine.number else { continue };
+            self.sent += 1;
+            let content = format!(r#"{{"id":{number}}}"#);
+            let parts = [&b"{}"[..], b"{}", content.as_bytes()];
+            self.speaker.say(&mut self.registration.outbox, self.clock.now(), (self.sent, "unregistration_request"), parts, []);
+        }
+        let until = self.clock.now() + Duration::from_secs(1);
+        while self.registration.backlog_bytes() > 0 && self.clock.now() < until {
+            self.registration.flush()?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+}
+
+/// Who asked, the parts of a genuine request, and how long it takes: its first buffer says so in nanoseconds.
+fn read_request<'m>(message: &Message<'m>, signer: &Signer) -> Option<(&'m [u8], [&'m [u8]; 4], u64)> {
+    let delimiter = find_delimiter(message.frames())?;
+    let part = |offset: usize| message.frame(delimiter + offset);
+    let parts = [part(2), part(3), part(4), part(5)];
+    signer.verify(part(1), parts).ok()?;
+    let duration_ns = part(6).first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    Some((message.frame(0), parts, duration_ns))
+}
+
+/// Writes the answer of an engine to a client, to a request of this header.
+fn answer(
+    speaker: &mut Speaker,
+    out: &mut Vec<u8>,
+    now: Duration,
+    number: u64,
+    (uuid, client, started): (&str, &[u8], &str),
+    request_header: &[u8],
+    result: &[u8],
+) {
+    let metadata = format!(
+        r#"{{"started":"{started}","dependencies_met":true,"engine":"{uuid}","is_broadcast":false,"is_coalescing":false,"original_msg_id":"","label":null,"status":"ok"}}"#
+    );
+    push_frame(out, client, true);
+    speaker.say(out, now, (number, "apply_reply"), [request_header, metadata.as_bytes(), br#"{"status":"ok"}"#], [result]);
+}
+
+/// Checks that a reply is genuine and well, and returns the id of its request.
+pub(super) fn read_reply<'m>(message: &Message<'m>, signer: &Signer) -> Option<(std::borrow::Cow<'m, str>, wire::Status)> {
+    let delimiter = find_delimiter(message.frames())?;
+    let part = |offset: usize| message.frame(delimiter + offset);
+    signer.verify(part(1), [part(2), part(3), part(4), part(5)]).ok()?;
+    let parent: wire::Parent<'m> = wire::object(part(3)).ok()?;
+    let metadata: wire::ReplyMetadata<'_> = wire::object(part(4)).unwrap_or_default();
+    Some((parent.msg_id?, wire::reply_status(&metadata, part(5))))
+}

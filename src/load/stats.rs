@@ -1,0 +1,74 @@
+//! Means with confidence intervals, and ratios of means. The statistics are `statrs`'; here is only which.
+
+use statrs::distribution::{ContinuousCDF as _, StudentsT};
+use statrs::statistics::Statistics as _;
+
+/// A mean and half the width of its confidence interval of 95 %, which needs two values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Estimate {
+    pub(super) mean: f64,
+    pub(super) half_width: Option<f64>,
+}
+
+impl Estimate {
+    /// Of independent values (Student's t).
+    pub(super) fn of(values: &[f64]) -> Estimate {
+        let mean = values.mean();
+        let half_width = (values.len() > 1).then(|| {
+            let error = values.std_dev() / (values.len() as f64).sqrt();
+            error * t_quantile((values.len() - 1) as f64)
+        });
+        Estimate { mean, half_width }
+    }
+}
+
+/// The ratio of two geometric means, and its confidence interval of 95 % (Welch's t on logarithms). All values must be positive.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Ratio {
+    pub(super) ratio: f64,
+    pub(super) interval: Option<(f64, f64)>,
+}
+
+impl Ratio {
+    /// Of `b` to `a`; nothing if a value is not positive.
+    pub(super) fn of(a: &[f64], b: &[f64]) -> Option<Ratio> {
+        if a.iter().chain(b).any(|value| value.partial_cmp(&0.0) != Some(std::cmp::Ordering::Greater)) || a.is_empty() || b.is_empty() {
+            return None;
+        }
+        let [a, b] = [a, b].map(|values| values.iter().map(|value| value.ln()).collect::<Vec<f64>>());
+        let difference = b.as_slice().mean() - a.as_slice().mean();
+        let interval = (a.len() > 1 && b.len() > 1).then(|| {
+            let [va, vb] = [&a, &b].map(|logs| logs.as_slice().variance() / logs.len() as f64);
+            let error = (va + vb).sqrt();
+            // Welch and Satterthwaite; without any spread the freedom does not matter.
+            let freedom = (va + vb).powi(2) / (va.powi(2) / (a.len() - 1) as f64 + vb.powi(2) / (b.len() - 1) as f64);
+            let half = if error > 0.0 { error * t_quantile(freedom) } else { 0.0 };
+            ((difference - half).exp(), (difference + half).exp())
+        });
+        Some(Ratio { ratio: difference.exp(), interval })
+    }
+}
+
+fn t_quantile(freedom: f64) -> f64 {
+    // Freedom is at least 1 wherever this is called.
+    StudentsT::new(0.0, 1.0, freedom).map_or(f64::INFINITY, |t| t.inverse_cdf(0.975))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against R: `t.test(c(1,2,3,4))` and `t.test(log(c(2,2.2,2.1)), log(c(1,1.1,0.9)))`.
+    #[test]
+    fn intervals_are_those_of_a_statistics_program() {
+        let estimate = Estimate::of(&[1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(estimate.mean, 2.5);
+        assert!((estimate.half_width.unwrap() - 2.054_260_3).abs() < 1e-6, "{estimate:?}");
+        assert_eq!(Estimate::of(&[1.0]).half_width, None);
+        let ratio = Ratio::of(&[1.0, 1.1, 0.9], &[2.0, 2.2, 2.1]).unwrap();
+        assert!((ratio.ratio - 2.106_9).abs() < 1e-3, "{ratio:?}");
+        let (low, high) = ratio.interval.unwrap();
+        assert!(low > 1.6 && low < ratio.ratio && high < 2.7 && high > ratio.ratio, "{ratio:?}");
+        assert!(Ratio::of(&[0.0], &[1.0]).is_none());
+    }
+}
