@@ -23,6 +23,10 @@ pub mod config;
 pub mod controller;
 pub mod load;
 
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The registry of the schemes that ship with Pointsman.
 pub fn builtin() -> policies::Registry {
     policies::Registry::builtin()
