@@ -153,6 +153,13 @@ impl Envelope {
         if behind < 5 { Err(Malformed::TooShort(behind)) } else { Ok(Envelope { message, delimiter }) }
     }
 
+    /// The same message without what follows its content, packed anew. O(bytes that stay).
+    #[must_use]
+    pub fn without_buffers(&self) -> Envelope {
+        let frames = self.message.frames().take(self.delimiter + 6);
+        Envelope { message: Arc::new(Multipart::pack(frames)), delimiter: self.delimiter }
+    }
+
     /// The message that this looks into.
     pub fn message(&self) -> &Arc<Multipart> {
         &self.message

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use pointsman_core::date::Date;
 use pointsman_core::db::{Key, MemoryDb, Patch, TaskDb};
-use pointsman_core::hub::{Action, Copied, DaskAddress, DaskOrder, EnginesState, Event, Hub, HubConfig, Now, Reason, Topic};
-use pointsman_core::{Multipart, Session, Signer};
+use pointsman_core::hub::{
+    Action, Copied, DaskAddress, DaskOrder, EnginesState, Event, Hub, HubConfig, Now, Reason, TaskNews, Topic,
+};
+use pointsman_core::wire::Status;
+use pointsman_core::{Envelope, Multipart, Session, Signer};
 use serde_json::{Value, json};
 
 /// A hub with a store that answers at once, and peers that sign as they should.
@@ -25,6 +28,10 @@ struct World {
     state: EnginesState,
     dask: Vec<(u64, DaskOrder)>,
     errands: Vec<(u64, Value)>,
+}
+
+fn id_of(header: &Value) -> &str {
+    header["msg_id"].as_str().unwrap()
 }
 
 fn session(id: &str) -> Session {
@@ -128,6 +135,26 @@ impl World {
         self.event(Event::Copied(Copied { topic: Topic::Iopub, message }));
     }
 
+    /// A message of the client's, and its header.
+    fn message(
+        &mut self,
+        identities: &[&str],
+        msg_type: &str,
+        parent: &Value,
+        metadata: &Value,
+        content: &Value,
+    ) -> (Value, Arc<Multipart>) {
+        let parts = self.client.compose(
+            msg_type,
+            self.now().date,
+            parent.to_string().as_bytes(),
+            metadata.to_string().as_bytes(),
+            content.to_string().into_bytes(),
+        );
+        let frames = identities.iter().map(|id| id.as_bytes()).chain(parts.iter().map(Vec::as_slice)).chain([&b"buffer"[..]]);
+        (serde_json::from_slice(&parts[2]).unwrap(), Arc::new(Multipart::pack(frames)))
+    }
+
     fn copy(
         &mut self,
         topic: Topic,
@@ -137,16 +164,9 @@ impl World {
         metadata: &Value,
         content: &Value,
     ) -> Value {
-        let parts = self.client.compose(
-            msg_type,
-            self.now().date,
-            parent.to_string().as_bytes(),
-            metadata.to_string().as_bytes(),
-            content.to_string().into_bytes(),
-        );
-        let frames = identities.iter().map(|id| id.as_bytes()).chain(parts.iter().map(Vec::as_slice)).chain([&b"buffer"[..]]);
-        self.event(Event::Copied(Copied { topic, message: Arc::new(Multipart::pack(frames)) }));
-        serde_json::from_slice(&parts[2]).unwrap()
+        let (header, message) = self.message(identities, msg_type, parent, metadata, content);
+        self.event(Event::Copied(Copied { topic, message }));
+        header
     }
 
     fn direct(&mut self, uuid: &str) -> Value {
@@ -154,25 +174,37 @@ impl World {
     }
 
     fn task(&mut self) -> Value {
-        self.copy(Topic::InTask, &["cid"], "apply_request", &json!({}), &json!({"retries": 2, "targets": ["a"]}), &json!({}))
+        let metadata = json!({"retries": 2, "targets": ["a"]});
+        let (header, request) = self.message(&["cid"], "apply_request", &json!({}), &metadata, &json!({}));
+        let request = Some(Envelope::open(request).unwrap());
+        self.event(Event::Task(TaskNews::Submitted { id: id_of(&header).into(), request }));
+        header
     }
 
     fn track(&mut self, request: &Value, uuid: &str) {
-        let msg_id = request["msg_id"].as_str().unwrap().into();
-        self.event(Event::Tracked { msg_id, engine_uuid: uuid.into() });
+        self.event(Event::Task(TaskNews::Sent { id: id_of(request).into(), engine: uuid.into() }));
     }
 
-    fn done(&mut self, topic: Topic, request: &Value, uuid: &str, status: &str) {
-        let ids: &[&str] = if topic == Topic::Out { &["cid", uuid] } else { &[uuid, "cid"] };
+    /// A direct request has been answered.
+    fn done(&mut self, request: &Value, uuid: &str, status: &str) {
         let metadata = json!({"status": status, "engine": uuid, "started": "2026-11-21T03:00:00Z"});
-        self.copy(topic, ids, "apply_reply", request, &metadata, &json!({"status": status}));
+        self.copy(Topic::Out, &["cid", uuid], "apply_reply", request, &metadata, &json!({"status": status}));
+    }
+
+    /// A task has been answered.
+    fn ended(&mut self, request: &Value, uuid: &str, status: Status) {
+        let word = if status == Status::Ok { "ok" } else { "error" };
+        let metadata = json!({"status": word, "engine": uuid, "started": "2026-11-21T03:00:00Z"});
+        let (_, reply) = self.message(&[uuid, "cid"], "apply_reply", request, &metadata, &json!({"status": word}));
+        let reply = Some(Envelope::open(reply).unwrap());
+        self.event(Event::Task(TaskNews::Ended { id: id_of(request).into(), status, reply }));
     }
 
     /// A task that has run on an engine and ended well.
     fn done_task(&mut self, uuid: &str) -> Value {
         let task = self.task();
         self.track(&task, uuid);
-        self.done(Topic::OutTask, &task, uuid, "ok");
+        self.ended(&task, uuid, Status::Ok);
         task
     }
 
@@ -236,8 +268,8 @@ fn d35_a_restored_engine_is_there_at_once_and_lost_if_it_does_not_answer() {
     assert_eq!(world.resubmitted.len(), 1, "what was sent nowhere is sent now");
     assert_eq!(world.engine("c"), 9, "numbers go on");
     // The former controller's task ends on an engine that has stayed.
-    world.done(Topic::OutTask, &running, "b", "ok");
-    world.done(Topic::OutTask, &waiting, "b", "ok");
+    world.ended(&running, "b", Status::Ok);
+    world.ended(&waiting, "b", Status::Ok);
     for _ in 0..5 {
         world.pong("b");
         world.pong("c");
@@ -414,8 +446,8 @@ fn d16_d17_queue_status_is_right_after_retries_and_deaths() {
     world.ask("unregistration_request", json!({"id": b}));
     let status = world.queue();
     assert!(status.get(b.to_string()).is_none(), "{status}");
-    world.done(Topic::OutTask, &task, "b", "ok");
-    world.done(Topic::Out, &direct, "a", "ok");
+    world.ended(&task, "b", Status::Ok);
+    world.done(&direct, "a", "ok");
     assert_eq!(world.queue(), json!({"status": "ok", "unassigned": 0, a.to_string(): {"queue": 0, "completed": 1, "tasks": 0}}));
 }
 
@@ -431,7 +463,7 @@ fn d18_a_dead_engines_direct_requests_have_a_readable_result() {
     assert_eq!(record["result_header"]["msg_type"], "apply_reply");
     assert_eq!(record["result_content"]["ename"], "EngineError");
     // The real reply comes after all: nothing breaks, and the first answer stands.
-    world.done(Topic::Out, &request, "a", "ok");
+    world.done(&request, "a", "ok");
     assert_eq!(world.rejected, []);
 }
 
@@ -483,8 +515,8 @@ fn d21_d22_purged_results_are_unknown_and_purging_by_engine_works() {
     let mut world = World::new();
     world.engine("a");
     let (one, two, pending) = (world.direct("a"), world.direct("a"), world.direct("a"));
-    world.done(Topic::Out, &one, "a", "ok");
-    world.done(Topic::Out, &two, "a", "error");
+    world.done(&one, "a", "ok");
+    world.done(&two, "a", "error");
     let (_, refused) = world.ask("purge_request", json!({"msg_ids": [pending["msg_id"]]}));
     assert_eq!(refused["ename"], "IndexError");
     assert_eq!(world.ask("purge_request", json!({"msg_ids": [one["msg_id"]]})).1, json!({"status": "ok"}));
@@ -504,7 +536,7 @@ fn results_and_buffers_come_in_sorted_order() {
     world.engine("a");
     let requests = [world.direct("a"), world.direct("a")];
     for request in &requests {
-        world.done(Topic::Out, request, "a", "ok");
+        world.done(request, "a", "ok");
     }
     let ids: Vec<&Value> = requests.iter().rev().map(|request| &request["msg_id"]).collect();
     let (_, reply) = world.ask("result_request", json!({"msg_ids": ids}));
@@ -587,7 +619,7 @@ fn bad_input_is_counted_and_changes_nothing() {
     assert!(world.said.is_empty());
     // Pongs from strangers, replies to nobody.
     world.event(Event::Pong { uuid: vec![0xff], text: vec![] });
-    world.done(Topic::Out, &json!({"msg_id": "nobody"}), "a", "ok");
+    world.done(&json!({"msg_id": "nobody"}), "a", "ok");
     assert_eq!(world.rejected.last(), Some(&Reason::UnknownTask));
     assert_eq!(world.queue()["0"], json!({"queue": 0, "completed": 0, "tasks": 0}));
 }

@@ -65,7 +65,7 @@ impl World {
 }
 
 fn reply(text: &str) -> Action<String> {
-    Action::Reply { payload: text.to_owned() }
+    Action::Reply { id: "t".into(), payload: text.to_owned() }
 }
 
 fn failed(done: &Done, id: &str, kind: FailKind) {

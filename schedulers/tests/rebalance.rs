@@ -121,7 +121,7 @@ impl World {
                     let delay = self.delay();
                     self.at(delay, What::ArriveAbort(n, id.into()));
                 }
-                Action::Reply { payload } => self.end(&payload),
+                Action::Reply { payload, .. } => self.end(&payload),
                 Action::Fail { payload, .. } => self.end(&payload),
                 Action::PassOn { payload } => panic!("{payload} is not known"),
                 Action::Reject { .. } => {}

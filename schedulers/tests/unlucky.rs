@@ -61,7 +61,7 @@ impl<S: Scheme> World<S> {
             done.push(match action {
                 Action::Dispatch { engine, payload, .. } => format!("{payload} to {}", self.machine.uuid(engine)),
                 Action::Abort { engine, id } => format!("abort {id} at {}", self.machine.uuid(engine)),
-                Action::Reply { payload } => format!("reply {payload}"),
+                Action::Reply { payload, .. } => format!("reply {payload}"),
                 Action::Fail { kind, payload, .. } => format!("fail {payload} {kind:?}"),
                 Action::PassOn { .. } => "pass on".to_owned(),
                 Action::Reject { reason } => format!("reject {reason:?}"),

@@ -132,9 +132,7 @@ impl LoadOptions {
 
     fn which(&self) -> Which {
         match (&self.file, &self.command) {
-            (Some(client_file), _) => {
-                Which::Running { client_file: client_file.clone(), engine_file: self.engine_file.clone() }
-            }
+            (Some(client_file), _) => Which::Running { client_file: client_file.clone(), engine_file: self.engine_file.clone() },
             (None, Some(command)) => {
                 let words = command.split_whitespace().map(str::to_owned);
                 Which::Command(words.chain(self.controller_options.iter().cloned()).collect())

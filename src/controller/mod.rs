@@ -229,7 +229,8 @@ impl Controller {
         }
         let mut scheduler = TaskScheduler::new(scheme, limits, seed);
         scheduler.change(Time::ZERO, others);
-        let mut options = TaskOptions { log_decisions: config.policy.log_decisions, decisions: None, shadows };
+        let keeps_records = config.records.store != Store::None;
+        let mut options = TaskOptions { log_decisions: config.policy.log_decisions, decisions: None, shadows, keeps_records };
         if let Some(path) = config.policy.decision_file.as_ref().filter(|_| options.log_decisions > 0) {
             options.decisions = Some(decision_file(path)?);
         }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use hdrhistogram::Histogram;
 use mio::{Events, Poll, Token};
+use pointsman_core::Signer;
 use pointsman_core::connection_file::ClientFile;
 use pointsman_core::net::{Clock, fresh_id};
 use pointsman_core::wire::Status;
-use pointsman_core::Signer;
 use pointsman_policies::Rng;
 
 use super::alarm::Alarm;
@@ -174,7 +174,13 @@ impl Clients {
     }
 
     /// Goes on until a time, or until so many tasks were answered.
-    pub(super) fn drive(&mut self, arrivals: Arrivals, until: Duration, enough: u64, mut look: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    pub(super) fn drive(
+        &mut self,
+        arrivals: Arrivals,
+        until: Duration,
+        enough: u64,
+        mut look: impl FnMut() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let began = self.seen.done;
         self.due = self.clock.now();
         self.last_answer = self.due;
@@ -205,7 +211,10 @@ impl Clients {
                         self.due += Duration::from_secs_f64(gap_s.min(1e6));
                     }
                     if self.count > MAX_UNDER_WAY {
-                        bail!("{} tasks are under way, and ever more: the controller does not keep up with this rate", self.count);
+                        bail!(
+                            "{} tasks are under way, and ever more: the controller does not keep up with this rate",
+                            self.count
+                        );
                     }
                     self.flush()?;
                     self.alarm.set(now, self.due.min(until))?;

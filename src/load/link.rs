@@ -33,7 +33,13 @@ impl Link {
         let mut stream = TcpStream::connect(to)?;
         stream.set_nodelay(true)?;
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Link { stream, inbox: Decoder::new(MAX_MESSAGE_BYTES), greeting: hello(kind, identity.as_bytes()), outbox: Vec::new(), written: 0 })
+        Ok(Link {
+            stream,
+            inbox: Decoder::new(MAX_MESSAGE_BYTES),
+            greeting: hello(kind, identity.as_bytes()),
+            outbox: Vec::new(),
+            written: 0,
+        })
     }
 
     /// Adds a message to what is to be written.

@@ -32,7 +32,10 @@ pub(super) struct Ratio {
 impl Ratio {
     /// Of `b` to `a`; nothing if a value is not positive.
     pub(super) fn of(a: &[f64], b: &[f64]) -> Option<Ratio> {
-        if a.iter().chain(b).any(|value| value.partial_cmp(&0.0) != Some(std::cmp::Ordering::Greater)) || a.is_empty() || b.is_empty() {
+        if a.iter().chain(b).any(|value| value.partial_cmp(&0.0) != Some(std::cmp::Ordering::Greater))
+            || a.is_empty()
+            || b.is_empty()
+        {
             return None;
         }
         let [a, b] = [a, b].map(|values| values.iter().map(|value| value.ln()).collect::<Vec<f64>>());

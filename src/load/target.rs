@@ -162,16 +162,15 @@ fn last_words(folder: &Path) -> String {
 
 /// The process that listens on a port of this machine.
 fn listener(port: u16) -> anyhow::Result<i32> {
-    let is_it = |entry: &procfs::net::TcpNetEntry| {
-        entry.local_address.port() == port && entry.state == procfs::net::TcpState::Listen
-    };
+    let is_it =
+        |entry: &procfs::net::TcpNetEntry| entry.local_address.port() == port && entry.state == procfs::net::TcpState::Listen;
     let sockets = procfs::net::tcp()?.into_iter().chain(procfs::net::tcp6().unwrap_or_default());
     let Some(inode) = sockets.filter(is_it).map(|entry| entry.inode).next() else {
         bail!("nobody listens on port {port} of this machine: the load has to run beside the controller, to see what it uses");
     };
-    let holders = procfs::process::all_processes()?.flatten().filter(|process| {
-        process.fd().into_iter().flatten().flatten().any(|fd| fd.target == FDTarget::Socket(inode))
-    });
+    let holders = procfs::process::all_processes()?
+        .flatten()
+        .filter(|process| process.fd().into_iter().flatten().flatten().any(|fd| fd.target == FDTarget::Socket(inode)));
     // The stock controller's children inherit nothing; the lowest number is the one that was first.
     holders.map(|process| process.pid).min().context("the controller belongs to another user")
 }

@@ -350,7 +350,8 @@ impl Hub {
     }
 }
 
-pub(super) const REQUEST_NOT_KEPT: &str = "the task's arguments were too large for the store of task records";
+pub(super) const REQUEST_NOT_KEPT: &str =
+    "the task's arguments were not kept: too large for the store of task records, or more than it could take just then";
 
 /// Whether a store has kept a task, and not its arguments: without them it can not be sent again.
 pub(super) fn lacks_request(record: &Record) -> bool {
@@ -366,6 +367,9 @@ fn lacks_result(record: &Record) -> bool {
 }
 
 fn not_kept() -> Box<RawValue> {
-    let content = ErrorContent::new("OSError", "the task has ended, but its result was too large for the store of task records");
+    let content = ErrorContent::new(
+        "OSError",
+        "the task has ended, but its result was not kept: too large for the store of task records, or more than it could take just then",
+    );
     String::from_utf8(content.to_json()).ok().and_then(|json| RawValue::from_string(json).ok()).unwrap_or_default()
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::engines::EngineNumber;
 use super::engines::EnginesState;
 use super::machine::{Action, Copied, DaskAddress, DaskOrder, DbReply, Event, Hub, Now, Reason};
+use super::news::TaskNews;
 pub use super::store::Records;
 use super::store::{self, Calls, Job};
 use crate::Multipart;
@@ -31,13 +32,8 @@ const SAVE_AFTER: Duration = Duration::from_millis(200);
 pub enum HubInput {
     /// A message passed by.
     Copied(Copied),
-    /// The task scheduler sent a task to an engine.
-    Tracked {
-        /// The task.
-        msg_id: Box<str>,
-        /// The engine.
-        engine_uuid: Box<str>,
-    },
+    /// What happened to tasks, in order.
+    Tasks(Vec<TaskNews>),
     /// The store's answer.
     Db(u64, Result<DbReply, DbError>),
     /// What came of an errand given to [`Outlet::errand`].
@@ -163,7 +159,13 @@ impl Driver {
                 busy = true;
                 let event = match input {
                     HubInput::Copied(copied) => Event::Copied(copied),
-                    HubInput::Tracked { msg_id, engine_uuid } => Event::Tracked { msg_id, engine_uuid },
+                    HubInput::Tasks(news) => {
+                        for news in news {
+                            hub.handle(self.now(), Event::Task(news));
+                            let _ = self.act(hub, outlet); // news of tasks end nothing
+                        }
+                        continue;
+                    }
                     HubInput::Db(number, reply) => Event::Db(number, reply),
                     HubInput::Errand(number, outcome) => Event::Errand(number, outcome),
                     HubInput::Policies(text) => Event::Policies(text),

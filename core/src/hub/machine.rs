@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::answers::Asked;
 use super::engines::{EngineNumber, Engines, EnginesState};
 use super::hearts::Hearts;
+use super::news::TaskNews;
 use crate::date::Date;
 use crate::db::{DbError, Keys, Patch, Query, Record};
 use crate::session::Parts;
@@ -66,10 +67,6 @@ pub enum Topic {
     In,
     /// Direct reply: `[client][uuid] message`.
     Out,
-    /// Task request: `[client] message`. The task scheduler has checked its signature.
-    InTask,
-    /// Task reply, `[uuid][client] message` as the engine sent it, or an error of the scheduler's own, `[] message`. Checked, too.
-    OutTask,
     /// Output of an engine: `[topic] message`.
     Iopub,
 }
@@ -90,13 +87,8 @@ pub enum Event {
     Query(Arc<Multipart>),
     /// A message passed by.
     Copied(Copied),
-    /// The task scheduler sent a task to an engine.
-    Tracked {
-        /// The task.
-        msg_id: Box<str>,
-        /// The engine.
-        engine_uuid: Box<str>,
-    },
+    /// The task scheduler has something to tell.
+    Task(TaskNews),
     /// An answer to a ping.
     Pong {
         /// The sender's identity.
@@ -274,7 +266,7 @@ pub struct Counters {
 pub(super) struct InFlight {
     pub(super) is_task: bool,
     /// Where it was sent; nothing for a task that has not been.
-    pub(super) engine: Option<Box<str>>,
+    pub(super) engine: Option<Arc<str>>,
     /// A task of a former controller's, which no scheduler gives up when its engine dies.
     pub(super) is_orphan: bool,
 }
@@ -360,7 +352,7 @@ impl Hub {
                 Ok(envelope) => self.copied(now, topic, &envelope),
                 Err(malformed) => self.reject(Reason::Malformed(malformed)),
             },
-            Event::Tracked { msg_id, engine_uuid } => self.tracked(&msg_id, engine_uuid),
+            Event::Task(news) => self.task_news(now, news),
             Event::Pong { uuid, text } => self.pong(now, &uuid, &text),
             Event::Subscribed => self.republish_at = self.republish_at.or(Some(now.mono + REPUBLISH_AFTER)),
             Event::Db(number, reply) => self.db_replied(now, number, reply),

@@ -7,6 +7,7 @@ mod answers;
 mod engines;
 mod hearts;
 mod machine;
+mod news;
 mod queries;
 mod traffic;
 
@@ -18,3 +19,4 @@ mod store;
 pub use engines::{EngineNumber, EnginesState};
 pub use hearts::Hearts;
 pub use machine::{Action, Copied, Counters, DaskAddress, DaskOrder, DbCall, DbReply, Event, Hub, HubConfig, Now, Reason, Topic};
+pub use news::TaskNews;

@@ -1,6 +1,7 @@
 //! What passes by: requests, replies and output, turned into counts and records. Nothing here is answered.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::answers::{REQUEST_NOT_KEPT, lacks_request};
 use super::machine::{Action, Hub, InFlight, Now, Reason, Topic};
+use super::news::TaskNews;
 use crate::Envelope;
 use crate::db::{Key, Patch, Record};
 use crate::wire::{self, ErrorContent, Header, Parent, ReplyMetadata, Status};
@@ -16,43 +18,84 @@ use crate::wire::{self, ErrorContent, Header, Parent, ReplyMetadata, Status};
 impl Hub {
     pub(super) fn copied(&mut self, now: Now, topic: Topic, envelope: &Envelope) {
         self.counters.copies += 1;
-        // What comes from the task scheduler was checked there.
-        let checked_elsewhere = matches!(topic, Topic::InTask | Topic::OutTask);
-        if !checked_elsewhere && let Err(refused) = self.session.admit(envelope) {
+        if let Err(refused) = self.session.admit(envelope) {
             return self.reject(Reason::Refused(refused));
         }
         let Ok(header) = Header::parse(envelope.header()) else { return self.reject(Reason::Json("header")) };
         match topic {
-            Topic::In => self.request(now, &header, envelope, false),
-            Topic::InTask => self.request(now, &header, envelope, true),
-            Topic::Out => self.result(now, &header, envelope, envelope.identity(1)),
-            Topic::OutTask => self.result(now, &header, envelope, envelope.identity(0)),
+            // It has no reply, so it would be in flight for ever.
+            Topic::In if header.msg_type.starts_with("comm_") => {}
+            Topic::In => {
+                let engine = String::from_utf8_lossy(envelope.identity(0));
+                if self.begin(now, &header.msg_id, Some(&engine)) {
+                    self.record_request(&header.msg_id, &header, envelope, Some(&engine));
+                }
+            }
+            Topic::Out => {
+                let parent: Parent<'_> = wire::object(envelope.parent()).unwrap_or_default();
+                let Some(id) = parent.msg_id else { return self.reject(Reason::Json("parent header")) };
+                let metadata: ReplyMetadata<'_> = wire::object(envelope.metadata()).unwrap_or_default();
+                let status = wire::reply_status(&metadata, envelope.content());
+                if let Some(is_task) = self.end(&id, status) {
+                    self.record_result(now, &id, &header, envelope, envelope.identity(1), &metadata, is_task);
+                }
+            }
             Topic::Iopub => self.output(now, &header, envelope),
         }
     }
 
-    fn request(&mut self, now: Now, header: &Header<'_>, envelope: &Envelope, is_task: bool) {
+    pub(super) fn task_news(&mut self, now: Now, news: TaskNews) {
+        self.counters.copies += 1;
+        match news {
+            TaskNews::Submitted { id, request } => {
+                let is_new = self.begin(now, &id, None);
+                if is_new
+                    && let Some(request) = request
+                    && let Ok(header) = Header::parse(request.header())
+                {
+                    self.record_request(&id, &header, &request, None);
+                }
+            }
+            TaskNews::Sent { id, engine } => self.sent(&id, &engine),
+            TaskNews::Ended { id, status, reply } => {
+                if let Some(is_task) = self.end(&id, status)
+                    && let Some(reply) = reply
+                    && let Ok(header) = Header::parse(reply.header())
+                {
+                    let metadata: ReplyMetadata<'_> = wire::object(reply.metadata()).unwrap_or_default();
+                    self.record_result(now, &id, &header, &reply, reply.identity(0), &metadata, is_task);
+                }
+            }
+        }
+    }
+
+    /// A request is in flight from now on, a direct one to an engine. False if it has been answered before.
+    fn begin(&mut self, now: Now, id: &str, engine: Option<&str>) -> bool {
+        if self.completed.get(id) != 0 {
+            return false; // seen again, by mistake or malice: what is known of it stands
+        }
+        if self.in_flight.contains_key(id) {
+            return true;
+        }
+        match engine.map(|uuid| self.engines.by_uuid(uuid)) {
+            Some(Some(live)) => live.queue += 1,
+            // Sent to an engine that is gone: nobody will answer, and the record is to say so, too.
+            Some(None) => self.dies(now, engine.unwrap_or_default()),
+            None => self.unassigned += 1,
+        }
+        let request = InFlight { is_task: engine.is_none(), engine: engine.map(Into::into), is_orphan: false };
+        self.in_flight.insert(id.into(), request);
+        true
+    }
+
+    fn record_request(&mut self, id: &str, header: &Header<'_>, envelope: &Envelope, engine: Option<&str>) {
         #[derive(Default, Deserialize)]
         struct Labelled<'a> {
             #[serde(borrow, default)]
             label: Option<&'a RawValue>,
         }
-        if header.msg_type.starts_with("comm_") {
-            return; // has no reply, so it would be in flight for ever
-        }
-        let id = &*header.msg_id;
-        if self.completed.get(id) != 0 {
-            return; // seen again, by mistake or malice: what is known of it stands
-        }
-        if !self.in_flight.contains_key(id) {
-            let engine = (!is_task).then(|| String::from_utf8_lossy(envelope.identity(0)).into_owned().into_boxed_str());
-            match engine.as_deref().map(|uuid| self.engines.by_uuid(uuid)) {
-                Some(Some(live)) => live.queue += 1,
-                // Sent to an engine that is gone: nobody will answer, and the record is to say so, too.
-                Some(None) => self.dies(now, engine.as_deref().unwrap_or_default()),
-                None => self.unassigned += 1,
-            }
-            self.in_flight.insert(id.into(), InFlight { is_task, engine, is_orphan: false });
+        if !self.config.keeps_records {
+            return;
         }
         let labelled: Labelled<'_> = wire::object(envelope.metadata()).unwrap_or_default();
         let mut patch = Patch::default()
@@ -60,22 +103,22 @@ impl Hub {
             .json(Key::Metadata, envelope.part_bytes(2))
             .json(Key::Content, envelope.part_bytes(3))
             .text(Key::ClientUuid, &header.session)
-            .text(Key::Queue, if is_task { "task" } else { "mux" })
+            .text(Key::Queue, if engine.is_none() { "task" } else { "mux" })
             .value(Key::Submitted, &header.date().map_or(Value::Null, |date| json!(date)));
         if let Some(label) = labelled.label {
             patch = patch.json(Key::Label, label.get().to_owned().into());
         }
-        if !is_task {
-            patch = patch.text(Key::EngineUuid, &String::from_utf8_lossy(envelope.identity(0)));
+        if let Some(engine) = engine {
+            patch = patch.text(Key::EngineUuid, engine);
         }
         patch.buffers = Some(envelope.buffers().collect());
         self.record(id, patch, true);
     }
 
     /// A task has been sent to an engine, perhaps not for the first time.
-    pub(super) fn tracked(&mut self, msg_id: &str, engine_uuid: Box<str>) {
-        let Some(request) = self.in_flight.get_mut(msg_id) else { return };
-        match request.engine.replace(engine_uuid.clone()) {
+    fn sent(&mut self, id: &str, engine: &Arc<str>) {
+        let Some(request) = self.in_flight.get_mut(id) else { return };
+        match request.engine.replace(engine.clone()) {
             None => self.unassigned -= 1,
             Some(before) => {
                 if let Some(live) = self.engines.by_uuid(&before) {
@@ -83,24 +126,38 @@ impl Hub {
                 }
             }
         }
-        if let Some(live) = self.engines.by_uuid(&engine_uuid) {
+        if let Some(live) = self.engines.by_uuid(engine) {
             live.tasks += 1;
         }
-        let patch = Patch::default().text(Key::EngineUuid, &engine_uuid);
-        self.record(msg_id, patch, false);
+        if self.config.keeps_records {
+            self.record(id, Patch::default().text(Key::EngineUuid, engine), false);
+        }
     }
 
-    fn result(&mut self, now: Now, header: &Header<'_>, envelope: &Envelope, engine: &[u8]) {
-        let parent: Parent<'_> = wire::object(envelope.parent()).unwrap_or_default();
-        let Some(id) = parent.msg_id else { return self.reject(Reason::Json("parent header")) };
-        let metadata: ReplyMetadata<'_> = wire::object(envelope.metadata()).unwrap_or_default();
-        let status = wire::reply_status(&metadata, envelope.content());
-        let Some(is_task) = self.complete(&id, status) else {
-            // Known and answered: a late answer of an engine that was taken for lost, say. The first one stands.
-            return if self.completed.get(&id) == 0 {
-                self.reject(Reason::UnknownTask);
-            };
-        };
+    /// A request is answered. Returns whether it was a task, or nothing if it was not in flight.
+    fn end(&mut self, id: &str, status: Status) -> Option<bool> {
+        let is_task = self.complete(id, status);
+        // Known and answered: a late answer of an engine that was taken for lost, say. The first one stands.
+        if is_task.is_none() && self.completed.get(id) == 0 {
+            self.reject(Reason::UnknownTask);
+        }
+        is_task
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "what has been read of a reply, each part by its own type")]
+    fn record_result(
+        &mut self,
+        now: Now,
+        id: &str,
+        header: &Header<'_>,
+        envelope: &Envelope,
+        engine: &[u8],
+        metadata: &ReplyMetadata<'_>,
+        is_task: bool,
+    ) {
+        if !self.config.keeps_records {
+            return;
+        }
         let engine = metadata.engine.as_deref().unwrap_or_else(|| std::str::from_utf8(engine).unwrap_or(""));
         let mut patch = Patch::default()
             .json(Key::ResultHeader, envelope.part_bytes(0))
@@ -115,7 +172,7 @@ impl Hub {
             patch = patch.value(Key::Started, &json!(started));
         }
         patch.result_buffers = Some(envelope.buffers().collect());
-        self.record(&id, patch, false);
+        self.record(id, patch, false);
     }
 
     /// The metadata of a task's reply with the policies under which it ran; clients read what they know and leave the rest.
@@ -198,7 +255,8 @@ impl Hub {
                 (_, None) => continue,
             }
             let is_orphan = engine.is_some();
-            self.in_flight.insert(record.id.as_str().into(), InFlight { is_task, engine: engine.clone(), is_orphan });
+            let request = InFlight { is_task, engine: engine.as_deref().map(Into::into), is_orphan };
+            self.in_flight.insert(record.id.as_str().into(), request);
             if let Some(uuid) = engine.filter(|uuid| self.engines.by_uuid(uuid).is_none()) {
                 self.dies(now, &uuid);
             }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug)]
@@ -15,6 +15,8 @@ struct Shared<T> {
     max_items: usize,
     max_bytes: usize,
     refused: AtomicU64,
+    /// Something may be in it: spares the receiver the lock while nothing is.
+    has_items: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -30,6 +32,23 @@ impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         // Every critical section leaves the state whole, so a poisoned lock is still good.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an item fits into so many times the limits. One larger than the whole mailbox still fits into an empty one.
+    fn admits(&self, state: &State<T>, bytes: usize, times: usize) -> bool {
+        let is_full = state.items.len() >= self.max_items.saturating_mul(times)
+            || state.bytes.saturating_add(bytes) > self.max_bytes.saturating_mul(times);
+        !state.closed && (!is_full || state.items.is_empty())
+    }
+
+    fn push(&self, state: &mut State<T>, item: T, bytes: usize) {
+        state.items.push_back((item, bytes));
+        state.bytes += bytes;
+        self.has_items.store(true, Ordering::Release);
+        if !state.rung {
+            state.rung = true;
+            let _ = (&self.doorbell).write(&[1]); // one byte always fits: it is only written when none is there
+        }
     }
 }
 
@@ -62,7 +81,14 @@ impl<T> Mailbox<T> {
         doorbell.set_nonblocking(true)?;
         bell.set_nonblocking(true)?;
         let state = Mutex::new(State { items: VecDeque::new(), bytes: 0, rung: false, closed: false });
-        let shared = Arc::new(Shared { state, doorbell, max_items, max_bytes, refused: AtomicU64::new(0) });
+        let shared = Arc::new(Shared {
+            state,
+            doorbell,
+            max_items,
+            max_bytes,
+            refused: AtomicU64::new(0),
+            has_items: AtomicBool::new(false),
+        });
         Ok((Outbox { shared: shared.clone() }, Mailbox { shared, bell }))
     }
 
@@ -73,6 +99,9 @@ impl<T> Mailbox<T> {
 
     /// Moves at most `max` items to `into`, oldest first.
     pub fn take(&self, max: usize, into: &mut Vec<T>) {
+        if !self.shared.has_items.load(Ordering::Acquire) {
+            return;
+        }
         let mut state = self.shared.lock();
         let count = max.min(state.items.len());
         for _ in 0..count {
@@ -80,6 +109,9 @@ impl<T> Mailbox<T> {
                 state.bytes -= bytes;
                 into.push(item);
             }
+        }
+        if state.items.is_empty() {
+            self.shared.has_items.store(false, Ordering::Release);
         }
         if state.items.is_empty() && std::mem::take(&mut state.rung) {
             let _ = (&self.bell).read(&mut [0; 8]); // nothing to read is as good
@@ -113,19 +145,26 @@ impl<T> Drop for Mailbox<T> {
 impl<T> Outbox<T> {
     /// Sends an item that stands for `bytes`. False if the mailbox is full or its owner gone: the item is dropped and counted.
     pub fn send(&self, item: T, bytes: usize) -> bool {
+        self.send_within(item, bytes, 1)
+    }
+
+    /// The same, within twice the limits: for what should get through when the rest does not.
+    pub fn send_urgent(&self, item: T, bytes: usize) -> bool {
+        self.send_within(item, bytes, 2)
+    }
+
+    /// Whether so many bytes more would be taken now.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.shared.admits(&self.shared.lock(), bytes, 1)
+    }
+
+    fn send_within(&self, item: T, bytes: usize, times: usize) -> bool {
         let mut state = self.shared.lock();
-        let full = state.items.len() >= self.shared.max_items || state.bytes.saturating_add(bytes) > self.shared.max_bytes;
-        // An item larger than the whole mailbox still fits into an empty one.
-        if state.closed || (full && !state.items.is_empty()) {
+        if !self.shared.admits(&state, bytes, times) {
             self.shared.refused.fetch_add(1, Ordering::Relaxed);
             return false;
         }
-        state.items.push_back((item, bytes));
-        state.bytes += bytes;
-        if !state.rung {
-            state.rung = true;
-            let _ = (&self.shared.doorbell).write(&[1]); // one byte always fits: it is only written when none is there
-        }
+        self.shared.push(&mut state, item, bytes);
         true
     }
 
@@ -135,11 +174,7 @@ impl<T> Outbox<T> {
         if state.closed {
             return false;
         }
-        state.items.push_back((item, 0));
-        if !state.rung {
-            state.rung = true;
-            let _ = (&self.shared.doorbell).write(&[1]);
-        }
+        self.shared.push(&mut state, item, 0);
         true
     }
 

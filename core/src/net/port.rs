@@ -1,11 +1,16 @@
 //! A socket with whole messages in and out: frames are received into a buffer that is used again, and sent by moving them.
 //! Nothing blocks here but [`Port::wait`]'s callers' own polling; a send that can not be done now is an error, never a loss.
 
+use std::cell::Cell;
 use std::ffi::c_void;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use smallvec::SmallVec;
 
-use crate::{Multipart, MultipartBuilder};
+use crate::{Malformed, Multipart, MultipartBuilder, find_delimiter};
 
 use super::Frame;
 
@@ -37,6 +42,57 @@ impl FrameBuf {
     pub fn pack(&mut self) -> Multipart {
         // Moved, not shared: what stayed in the buffer would keep it alive until the next message of this many frames.
         pack_with(self.frames_mut(), |frame| std::mem::take(frame).into_bytes())
+    }
+}
+
+impl FrameBuf {
+    /// Lets go of large frames that nobody has taken: they would stay until a message of as many frames comes.
+    pub fn let_go_of_large(&mut self) {
+        let is_large = |frame: &&mut Frame| frame.len() >= crate::LARGE_FRAME_BYTES;
+        self.frames_mut().iter_mut().filter(is_large).for_each(|frame| drop(std::mem::take(frame)));
+    }
+}
+
+/// A message whose frames were received, opened where they lie (PROTOCOL: message format).
+#[derive(Clone, Copy, Debug)]
+pub struct Opened<'f> {
+    frames: &'f [Frame],
+    delimiter: usize,
+}
+
+impl<'f> Opened<'f> {
+    /// Finds the parts. O(identities).
+    ///
+    /// # Errors
+    /// If there is no delimiter or too little behind it.
+    pub fn new(frames: &'f [Frame]) -> Result<Opened<'f>, Malformed> {
+        let delimiter = find_delimiter(frames.iter().map(AsRef::as_ref)).ok_or(Malformed::NoDelimiter)?;
+        let behind = frames.len() - delimiter - 1;
+        if behind < 5 { Err(Malformed::TooShort(behind)) } else { Ok(Opened { frames, delimiter }) }
+    }
+
+    /// How many identity frames stand before the delimiter.
+    pub fn identity_count(&self) -> usize {
+        self.delimiter
+    }
+
+    /// An identity frame, the outermost first.
+    pub fn identity(&self, index: usize) -> &'f [u8] {
+        if index < self.delimiter { self.frames[index].as_ref() } else { &[] }
+    }
+
+    /// The signature frame.
+    pub fn signature(&self) -> &'f [u8] {
+        self.frames[self.delimiter + 1].as_ref()
+    }
+
+    /// A part: 0 header, 1 parent header, 2 metadata, 3 content.
+    ///
+    /// # Panics
+    /// Beyond 3.
+    pub fn part(&self, part: usize) -> &'f [u8] {
+        assert!(part < 4, "a message has four parts");
+        self.frames[self.delimiter + 2 + part].as_ref()
     }
 }
 
@@ -93,6 +149,9 @@ impl From<zmq::Error> for PortError {
 pub struct Port {
     socket: zmq::Socket,
     raw: *mut c_void,
+    fd: RawFd,
+    /// Nothing was there at the last look, and it has not been used since: only then does `fd` tell of the next message.
+    idle: Cell<bool>,
 }
 
 // SAFETY: `raw` is the socket's own handle, and `zmq::Socket` is Send for the same reason: whoever owns it may use it.
@@ -108,14 +167,22 @@ impl std::fmt::Debug for Port {
 impl From<zmq::Socket> for Port {
     fn from(mut socket: zmq::Socket) -> Self {
         let raw = socket.as_mut_ptr();
-        Port { socket, raw }
+        // A socket whose context has ended has none; using it says so.
+        let fd = socket.get_fd().unwrap_or(-1);
+        Port { socket, raw, fd, idle: Cell::new(false) }
     }
 }
 
 impl Port {
-    /// The socket, to poll and to set options.
+    /// The socket, to set options, and to poll by whoever does not [`wait`].
     pub fn socket(&self) -> &zmq::Socket {
+        self.idle.set(false); // libzmq takes note of messages whatever it is asked
         &self.socket
+    }
+
+    /// Whether there was nothing at the last look, and there has been nothing to look for since.
+    pub fn is_idle(&self) -> bool {
+        self.idle.get()
     }
 
     /// Receives a whole message without waiting.
@@ -125,6 +192,7 @@ impl Port {
     pub fn receive(&self, into: &mut FrameBuf) -> Result<(), PortError> {
         into.len = 0;
         into.frames.truncate(KEPT_FRAMES);
+        self.idle.set(false);
         let mut too_many = false;
         loop {
             if into.frames.len() == into.len {
@@ -134,6 +202,10 @@ impl Port {
             // Once the first frame is there the rest is too: libzmq delivers messages whole.
             match frame.receive(self.raw, if into.len == 0 && !too_many { zmq::DONTWAIT } else { 0 }) {
                 Err(zmq::Error::EINTR) => continue,
+                Err(zmq::Error::EAGAIN) => {
+                    self.idle.set(true);
+                    return Err(PortError::NotNow);
+                }
                 outcome => outcome?,
             }
             let more = frame.more();
@@ -172,6 +244,7 @@ impl Port {
     pub fn send<'f>(&self, frames: impl IntoIterator<Item = &'f mut Frame>) -> Result<(), PortError> {
         let mut frames = frames.into_iter().peekable();
         let mut first = true;
+        self.idle.set(false);
         while let Some(frame) = frames.next() {
             let more = if frames.peek().is_some() { zmq::SNDMORE } else { 0 };
             // Only the first frame can be refused: libzmq decides there for the whole message.
@@ -194,4 +267,30 @@ impl Port {
         let mut frames: smallvec::SmallVec<[Frame; 12]> = parts.into_iter().map(Frame::copy_of).collect();
         self.send(&mut frames)
     }
+}
+
+/// Sleeps until a port or one of `others` is readable, at most for `timeout` if there is one. Returns at once while a port is not idle, and
+/// says of `others` which are readable. One system call, where `zmq_poll` makes one for each socket besides.
+///
+/// # Errors
+/// If the operating system refuses.
+#[allow(unsafe_code, reason = "file descriptors of sockets and mailboxes that are alive")]
+pub fn wait<const N: usize>(ports: &[&Port], others: [RawFd; N], timeout: Option<Duration>) -> Result<[bool; N], PortError> {
+    let busy = ports.iter().any(|port| !port.idle.get());
+    // SAFETY: the sockets are borrowed for the call, and `others` are those of mailboxes that their owners poll.
+    let borrow = |fd: RawFd| unsafe { BorrowedFd::borrow_raw(fd) };
+    let fds: SmallVec<[BorrowedFd<'_>; 12]> = others.into_iter().chain(ports.iter().map(|port| port.fd)).map(borrow).collect();
+    let mut polled: SmallVec<[PollFd<'_>; 12]> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+    let timeout = if busy { Some(Duration::ZERO) } else { timeout };
+    // What does not fit is for ever.
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+    match poll(&mut polled, timeout.as_ref()) {
+        Ok(_) => {}
+        Err(rustix::io::Errno::INTR) => return Ok([false; N]),
+        Err(error) => return Err(PortError::Other(zmq::Error::from_raw(error.raw_os_error()))),
+    }
+    for (port, polled) in ports.iter().zip(&polled[N..]) {
+        port.idle.set(port.idle.get() && polled.revents().is_empty());
+    }
+    Ok(std::array::from_fn(|at| !polled[at].revents().is_empty()))
 }

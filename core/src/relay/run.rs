@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::net::{Clock, Frame, FrameBuf, Mailbox, Port, PortError};
+use crate::net::{Clock, Frame, FrameBuf, Mailbox, Port, PortError, wait};
 
 use super::hold::{Hold, RETRY};
 use super::tap::{Direction, Tap};
@@ -113,6 +113,7 @@ impl<T: Tap> Relay<T> {
             }
             let mut drained = true;
             if !paused {
+                self.tap.refresh();
                 drained &= self.burst(Direction::In, &mut buffer)? < BURST;
                 if self.pairing != Pairing::OneWay {
                     drained &= self.burst(Direction::Out, &mut buffer)? < BURST;
@@ -130,21 +131,15 @@ impl<T: Tap> Relay<T> {
 
     /// Sleeps until there is something to pass on or to be told; whether there is something to be told.
     fn sleep(&self, commands: &Mailbox<Command>, paused: bool) -> Result<bool, PortError> {
-        let timeout_ms = if self.held.is_empty() { -1 } else { RETRY.as_millis() as i64 };
-        let mut items = [
-            zmq::PollItem::from_fd(commands.fd(), zmq::POLLIN),
-            self.front.socket().as_poll_item(zmq::POLLIN),
-            self.back.socket().as_poll_item(zmq::POLLIN),
-        ];
+        let timeout = (!self.held.is_empty()).then_some(RETRY);
+        let ports = [&self.front, &self.back];
         let watched = match (paused, self.pairing) {
-            (true, _) => 1,
-            (false, Pairing::OneWay) => 2,
-            (false, _) => 3,
+            (true, _) => 0,
+            (false, Pairing::OneWay) => 1,
+            (false, _) => 2,
         };
-        match zmq::poll(&mut items[..watched], timeout_ms) {
-            Ok(_) | Err(zmq::Error::EINTR) => Ok(items[0].is_readable()),
-            Err(error) => Err(error.into()),
-        }
+        let [told] = wait(&ports[..watched], [commands.fd()], timeout)?;
+        Ok(told)
     }
 
     /// Passes on up to [`BURST`] messages; returns how many were read.

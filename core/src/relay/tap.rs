@@ -13,6 +13,9 @@ pub enum Direction {
 
 /// Sees every message that a relay passes on.
 pub trait Tap {
+    /// Called now and then, and before the first message after a while: the time to see whether anybody watches.
+    fn refresh(&mut self) {}
+
     /// Called with the frames as they are about to be sent. They may be shared, and must be left as they are.
     fn copy(&mut self, direction: Direction, frames: &mut [Frame]);
 }
@@ -35,6 +38,7 @@ pub struct PublishTap {
     copies: Vec<Frame>,
     /// Subscriptions seen on an XPUB; a PUB does not tell, and counts as one.
     subscriptions: Option<u32>,
+    is_watched: bool,
 }
 
 impl PublishTap {
@@ -49,12 +53,14 @@ impl PublishTap {
             prefixes: [Frame::copy_of(in_prefix), Frame::copy_of(out_prefix)],
             copies: Vec::new(),
             subscriptions: tells.then_some(0),
+            is_watched: !tells,
         })
     }
+}
 
-    fn is_watched(&mut self) -> bool {
-        let Some(count) = &mut self.subscriptions else { return true };
-        // Reading the socket on every message is cheap: it is a look at an empty pipe.
+impl Tap for PublishTap {
+    fn refresh(&mut self) {
+        let Some(count) = &mut self.subscriptions else { return };
         for _ in 0..16 {
             let Ok(event) = self.socket.socket().recv_bytes(zmq::DONTWAIT) else { break };
             match event.first() {
@@ -63,13 +69,11 @@ impl PublishTap {
                 _ => {}
             }
         }
-        *count > 0
+        self.is_watched = *count > 0;
     }
-}
 
-impl Tap for PublishTap {
     fn copy(&mut self, direction: Direction, frames: &mut [Frame]) {
-        if !self.is_watched() {
+        if !self.is_watched {
             return;
         }
         // The frames of the last copy are empty by now, and are filled again.

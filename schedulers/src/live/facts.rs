@@ -9,8 +9,6 @@ use pointsman_core::date::Date;
 use pointsman_core::wire::{Header, ReplyMetadata};
 use pointsman_policies::{Hints, TaskFacts};
 
-use crate::task::Measured;
-
 /// A function's buffer is told from others by its beginning and its length.
 const HASHED_BYTES: usize = 4096;
 
@@ -72,17 +70,10 @@ impl FactReader {
     }
 }
 
-/// What a reply tells about the run: from its `started` to the date of its header, both by the engine's clock.
-pub(super) fn measured(reply: &Envelope, metadata: &ReplyMetadata<'_>, wants_run: bool) -> Measured {
-    let bytes = reply.message().size_bytes() as u64;
-    if !wants_run {
-        return Measured { run: None, bytes };
-    }
-    let run = || {
-        let started = Date::parse(metadata.started.as_deref()?)?;
-        let ended = Header::parse(reply.header()).ok()?.date()?;
-        let us = ended.as_unix_us().checked_sub(started.as_unix_us())?;
-        u64::try_from(us).ok().map(std::time::Duration::from_micros)
-    };
-    Measured { run: run(), bytes }
+/// How long a reply says that its task ran: from its `started` to the date of its header, both by the engine's clock.
+pub(super) fn run_time(header: &[u8], metadata: &ReplyMetadata<'_>) -> Option<std::time::Duration> {
+    let started = Date::parse(metadata.started.as_deref()?)?;
+    let ended = Header::parse(header).ok()?.date()?;
+    let us = ended.as_unix_us().checked_sub(started.as_unix_us())?;
+    u64::try_from(us).ok().map(std::time::Duration::from_micros)
 }

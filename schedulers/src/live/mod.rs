@@ -3,6 +3,7 @@
 
 mod broadcast;
 mod facts;
+mod feed;
 mod orders;
 mod tasks;
 

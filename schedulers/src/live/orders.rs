@@ -57,7 +57,7 @@ impl Driver {
     pub(super) fn follow(&mut self, number: u64, order: SchedulerOrder) {
         let outcome = self.obey(order);
         if number != 0 {
-            self.tell(HubInput::Errand(number, outcome), 1024);
+            self.hub.hub().send_always(HubInput::Errand(number, outcome));
         }
     }
 
@@ -67,7 +67,8 @@ impl Driver {
             SchedulerOrder::Policies { changes, text, answer } => {
                 self.machine.change(now, changes);
                 tracing::info!("policies: {text}");
-                self.tell(HubInput::Policies(text), 128);
+                self.tell_hub(); // what has happened did so under the former ones
+                self.hub.hub().send_always(HubInput::Policies(text));
                 Ok(answer)
             }
             SchedulerOrder::Pause(paused) => {

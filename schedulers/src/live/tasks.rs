@@ -1,29 +1,39 @@
 //! The task scheduler on its two ROUTERs. Order of a turn: results first, as they make room; then news of engines; then submissions.
 //! What the scheduler keeps is packed once and shared with the hub by reference count.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use pointsman_core::hub::driver::HubInput;
-use pointsman_core::hub::{Copied, Topic};
-use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Outbox, Port, PortError};
+use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Opened, Outbox, Port, PortError, pack, wait};
 use pointsman_core::wire::{self, ErrorContent, Header, Parent, ReplyMetadata, Status};
-use pointsman_core::{Envelope, Multipart, Session};
+use pointsman_core::{Envelope, LARGE_FRAME_BYTES, Multipart, Session, Signer};
 use pointsman_policies::{NamedSchemes, Needs, Scheme, Time};
 use serde_json::json;
 use smallvec::SmallVec;
 
-use super::facts::{FactReader, measured};
+use super::BURST;
+use super::facts::{FactReader, run_time};
+use super::feed::HubFeed;
 use super::orders::SchedulerOrder;
-use super::{BURST, poll};
-use crate::task::{Action, EngineId, Event, FailKind, Reason, ReplyKind, TaskScheduler, TaskSpec};
+use crate::task::{Action, EngineId, Event, FailKind, Measured, Reason, ReplyKind, TaskScheduler, TaskSpec};
 
 /// Aborts whose acknowledgement is waited for; the oldest are given up beyond that, and their tasks stay where they are.
 const MAX_ABORTS: usize = 10_000;
 
-/// What the scheduler keeps of a message: its frames and where its parts are.
-pub type Request = Envelope;
+/// What the scheduler keeps of a message.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Its frames and where its parts are; nothing for a reply that is passed on at once.
+    kept: Option<Envelope>,
+    /// Which of the messages received it is, 0 for one that was not: the last one's frames are still in the buffer.
+    serial: u64,
+    /// What a reply says of its task.
+    status: Status,
+}
 
 /// What other threads tell the scheduler.
 #[derive(Debug)]
@@ -65,6 +75,8 @@ pub struct TaskOptions {
     pub decisions: Option<SyncSender<serde_json::Value>>,
     /// Schemes that decide without acting.
     pub shadows: NamedSchemes,
+    /// The hub keeps records, and wants the messages for them.
+    pub keeps_records: bool,
 }
 
 /// Runs a scheduler until it is told to stop.
@@ -85,13 +97,14 @@ pub fn run_tasks(
         clients: sockets.clients.into(),
         engines: sockets.engines.into(),
         control: sockets.control.into(),
+        buffer: FrameBuf::default(),
+        received: 0,
         aborts: VecDeque::new(),
-        hub,
+        hub: HubFeed::new(hub, options.keeps_records),
         session,
         clock: Clock::default(),
         facts: FactReader::default(),
         complaints: Complaints::new("tasks"),
-        lost_copies: 0,
         decisions: options.decisions,
         decisions_sent: 0,
     };
@@ -108,14 +121,16 @@ pub(super) struct Driver {
     clients: Port,
     engines: Port,
     control: Port,
+    /// The message received last, and how many have been.
+    buffer: FrameBuf,
+    received: u64,
     /// Aborts that engines have yet to take note of: id of the request, task, engine.
     aborts: VecDeque<(String, Box<str>, Box<str>)>,
-    hub: Outbox<HubInput>,
+    pub(super) hub: HubFeed,
     session: Session,
     clock: Clock,
     facts: FactReader,
     complaints: Complaints,
-    lost_copies: u64,
     decisions: Option<SyncSender<serde_json::Value>>,
     decisions_sent: u64,
 }
@@ -126,22 +141,22 @@ impl Driver {
     }
 
     fn serve(&mut self, inputs: &Mailbox<TaskInput>) -> Result<(), PortError> {
-        let mut buffer = FrameBuf::default();
         let mut batch = Vec::new();
+        let mut turn = 0_u32;
         loop {
             let mut busy = false;
             for _ in 0..BURST {
-                if !self.engines.take(&mut buffer)? {
+                if !self.receive(Channel::Engines)? {
                     break;
                 }
                 busy = true;
-                self.result(&mut buffer)?;
+                self.result()?;
             }
             if self.take_news(inputs, &mut batch)? {
                 return Ok(());
             }
             for _ in 0..BURST {
-                if !self.clients.take(&mut buffer)? {
+                if !self.receive(Channel::Clients)? {
                     break;
                 }
                 busy = true;
@@ -149,32 +164,47 @@ impl Driver {
                 if self.take_news(inputs, &mut batch)? {
                     return Ok(());
                 }
-                self.submit(Arc::new(buffer.pack()), false);
+                self.request();
                 self.act()?;
+                self.buffer.let_go_of_large();
             }
             for _ in 0..BURST {
-                if !self.control.take(&mut buffer)? {
+                if !self.receive(Channel::Control)? {
                     break;
                 }
                 busy = true;
-                self.abort_noted(&mut buffer);
+                self.abort_noted();
                 self.act()?;
             }
             let due = self.machine.poll_timeout();
-            if due.is_some_and(|at| at <= self.now()) {
+            let is_due = due.is_some_and(|at| at <= self.now());
+            if is_due {
                 self.machine.handle_timeout(self.now());
                 self.act()?;
-            } else if !busy {
-                let wait_ms = due.map_or(-1, |at| (at - self.now()).as_millis() as i64 + 1);
-                let mut items = [
-                    zmq::PollItem::from_fd(inputs.fd(), zmq::POLLIN),
-                    self.engines.socket().as_poll_item(zmq::POLLIN),
-                    self.clients.socket().as_poll_item(zmq::POLLIN),
-                    self.control.socket().as_poll_item(zmq::POLLIN),
-                ];
-                poll(&mut items, wait_ms)?;
+            }
+            self.tell_hub();
+            turn = turn.wrapping_add(1);
+            busy |= is_due;
+            // What is idle is looked at when there is nothing else to do, and now and then.
+            if !busy || turn.is_multiple_of(8) {
+                let timeout = if busy { Some(Duration::ZERO) } else { due.map(|at| at - self.now()) };
+                wait(&[&self.engines, &self.clients, &self.control], [inputs.fd()], timeout)?;
             }
         }
+    }
+
+    /// Receives a message into the buffer, if there is one.
+    fn receive(&mut self, from: Channel) -> Result<bool, PortError> {
+        let port = match from {
+            Channel::Clients => &self.clients,
+            Channel::Engines => &self.engines,
+            Channel::Control => &self.control,
+        };
+        if port.is_idle() {
+            return Ok(false);
+        }
+        self.received += 1; // whatever comes, what was in the buffer is there no more
+        port.take(&mut self.buffer)
     }
 
     /// Hears everything that other threads have said; true if that is to stop.
@@ -194,22 +224,21 @@ impl Driver {
         Ok(false)
     }
 
+    /// Hands over what there is to tell the hub.
+    pub(super) fn tell_hub(&mut self) {
+        if let Some(trouble) = self.hub.flush() {
+            self.complain("record lost", trouble);
+        }
+    }
+
     fn complain(&mut self, kind: &'static str, detail: impl std::fmt::Display) {
         self.complaints.note(self.clock.now(), kind, detail);
     }
 
-    /// Tells the hub; it may be slow or dead, and the tasks flow on.
-    pub(super) fn tell(&mut self, input: HubInput, bytes: usize) {
-        if !self.hub.send(input, bytes) {
-            self.lost_copies += 1;
-            let total = self.lost_copies;
-            self.complain("record lost", format_args!("the hub is too slow, {total} messages not recorded so far"));
-        }
-    }
-
-    fn copy(&mut self, topic: Topic, message: Arc<Multipart>) {
-        let bytes = message.size_bytes();
-        self.tell(HubInput::Copied(Copied { topic, message }), bytes);
+    /// Takes in the request that has just been received.
+    fn request(&mut self) {
+        let message = Arc::new(pack(self.buffer.frames_mut()));
+        self.submit(message, false);
     }
 
     fn submit(&mut self, message: Arc<Multipart>, from_hub: bool) {
@@ -221,14 +250,9 @@ impl Driver {
         if !from_hub && let Err(refused) = self.session.signer().verify(envelope.signature(), envelope.parts()) {
             return self.complain("refused request", refused);
         }
-        let request = envelope.clone();
-        let Ok(header) = Header::parse(request.header()) else {
+        let Ok(header) = Header::parse(envelope.header()) else {
             return self.complain("unreadable request", "its header is not a JSON object with a msg_id");
         };
-        // A repeated id is the machine's to reject; the hub must not take it for a new request.
-        if !self.machine.knows(&header.msg_id) {
-            self.copy(Topic::InTask, envelope.message().clone());
-        }
         let bytes = envelope.message().size_bytes();
         let mut spec = TaskSpec::parse(envelope.metadata());
         if let Ok(spec) = &mut spec {
@@ -237,43 +261,40 @@ impl Driver {
                 self.complain("label hint ignored", wrong);
             }
         }
-        let now = self.now();
-        self.machine.handle(now, Event::Submit { id: &header.msg_id, spec, payload: envelope, bytes });
+        let serial = if from_hub { 0 } else { self.received };
+        let payload = Request { kept: Some(envelope.clone()), serial, status: Status::Ok };
+        let (now, rejected) = (self.now(), self.machine.counters().rejected);
+        self.machine.handle(now, Event::Submit { id: &header.msg_id, spec, payload, bytes });
+        // A repeated id was rejected; the hub must not take it for a new request.
+        if self.machine.counters().rejected == rejected {
+            self.hub.submitted(&header.msg_id, &envelope);
+        }
     }
 
-    fn result(&mut self, buffer: &mut FrameBuf) -> Result<(), PortError> {
-        let reply = match Envelope::open(Arc::new(buffer.pack())) {
-            Ok(envelope) if envelope.identity_count() == 2 => envelope,
-            Ok(_) => {
-                self.complain("malformed reply", "it has other than two identities");
+    /// Takes in the reply that has just been received.
+    fn result(&mut self) -> Result<(), PortError> {
+        let read = match Opened::new(self.buffer.frames()) {
+            Ok(reply) if reply.identity_count() == 2 => read_reply(&reply, self.session.signer()),
+            Ok(_) => Err(("malformed reply", "it has other than two identities".to_owned())),
+            Err(malformed) => Err(("malformed reply", malformed.to_string())),
+        };
+        let read = match read {
+            Ok(read) => read,
+            Err((kind, detail)) => {
+                self.complain(kind, detail);
                 return Ok(());
             }
-            Err(malformed) => {
-                self.complain("malformed reply", malformed);
-                return Ok(());
-            }
-        };
-        if let Err(refused) = self.session.signer().verify(reply.signature(), reply.parts()) {
-            self.complain("refused reply", refused);
-            return Ok(());
-        }
-        let envelope = reply.clone();
-        let parent: Parent<'_> = wire::object(envelope.parent()).unwrap_or_default();
-        let (Some(id), Ok(engine)) = (parent.msg_id, std::str::from_utf8(envelope.identity(0))) else {
-            self.complain("unreadable reply", "it does not say to which request");
-            return Ok(());
-        };
-        let metadata: ReplyMetadata<'_> = wire::object(envelope.metadata()).unwrap_or_default();
-        let kind = match wire::reply_status(&metadata, envelope.content()) {
-            _ if metadata.dependencies_met == Some(false) => ReplyKind::Unmet,
-            Status::Ok => ReplyKind::Ok,
-            Status::Aborted => ReplyKind::Aborted,
-            Status::Error => ReplyKind::Failed,
         };
         let wants_run = self.machine.needs().intersects(Needs::RUN | Needs::ESTIMATE | Needs::SPEED);
-        let measured = measured(&envelope, &metadata, wants_run);
+        let bytes = self.buffer.frames().iter().map(Frame::len).sum::<usize>() as u64;
+        let run = if wants_run { read.run() } else { None };
+        // A failure may have to wait for what comes of a retry; all else is passed on at once, from the buffer.
+        let is_kept = self.hub.keeps_records() || read.kind == ReplyKind::Failed;
+        let (kind, status, id, engine) = (read.kind, read.status, read.id.into_owned(), read.engine.to_owned());
+        let kept = if is_kept { Envelope::open(Arc::new(pack(self.buffer.frames_mut()))).ok() } else { None };
+        let payload = Request { kept, serial: self.received, status };
         let now = self.now();
-        self.machine.handle(now, Event::Result { id: &id, engine, kind, payload: reply, measured });
+        self.machine.handle(now, Event::Result { id: &id, engine: &engine, kind, payload, measured: Measured { run, bytes } });
         self.act()
     }
 
@@ -295,13 +316,19 @@ impl Driver {
         while let Some(action) = self.machine.poll_action() {
             match action {
                 Action::Dispatch { task, attempt, engine, payload } => {
-                    let uuid = self.machine.uuid(engine);
-                    match forward(&self.engines, &[uuid.as_bytes(), payload.identity(0)], &payload) {
+                    let uuid = self.machine.shared_uuid(engine);
+                    let Some(request) = &payload.kept else { continue }; // requests always are
+                    let identities = [uuid.as_bytes(), request.identity(0)];
+                    let sent = if payload.serial == self.received {
+                        forward_received(&self.engines, identities, self.buffer.frames_mut(), request.delimiter())
+                    } else {
+                        forward(&self.engines, identities, request)
+                    };
+                    match sent {
                         Ok(()) => {
-                            let engine_uuid: Box<str> = uuid.into();
+                            self.received += 1; // what was in the buffer has gone
                             if let Some(id) = self.machine.task_id(task) {
-                                let msg_id = id.into();
-                                self.tell(HubInput::Tracked { msg_id, engine_uuid }, 128);
+                                self.hub.sent(id, uuid);
                             }
                         }
                         Err(PortError::NoSuchPeer | PortError::NotNow) => {
@@ -311,18 +338,19 @@ impl Driver {
                         Err(error) => return Err(error),
                     }
                 }
-                Action::Reply { payload } => {
+                Action::Reply { id, payload } => {
                     self.relay_reply(&payload)?;
-                    self.copy(Topic::OutTask, payload.message().clone());
+                    self.hub.ended(&id, payload.status, payload.kept.as_ref());
                 }
                 Action::PassOn { payload } => {
                     self.complain("unknown reply", "passed on to its client: its request was not seen by this scheduler");
+                    let id = self.asked_in(&payload);
                     self.relay_reply(&payload)?;
                     // The hub may know it from the records of a former controller.
-                    self.copy(Topic::OutTask, payload.message().clone());
+                    self.hub.ended(&id, payload.status, payload.kept.as_ref());
                 }
                 Action::Abort { engine, id } => self.abort(engine, &id)?,
-                Action::Fail { kind, engine, payload } => self.fail(kind, engine, &payload)?,
+                Action::Fail { id, kind, engine, payload } => self.fail(&id, kind, engine, &payload)?,
                 Action::Reject { reason } => self.rejected(reason),
             }
         }
@@ -348,8 +376,8 @@ impl Driver {
         Ok(())
     }
 
-    fn abort_noted(&mut self, buffer: &mut FrameBuf) {
-        let Ok(reply) = Envelope::open(Arc::new(buffer.pack())) else { return };
+    fn abort_noted(&mut self) {
+        let Ok(reply) = Envelope::open(Arc::new(self.buffer.pack())) else { return };
         if let Err(refused) = self.session.signer().verify(reply.signature(), reply.parts()) {
             return self.complain("refused reply", refused);
         }
@@ -361,23 +389,43 @@ impl Driver {
         }
     }
 
+    /// The id of the request that a reply is to; empty if it does not say.
+    fn asked_in(&self, reply: &Request) -> String {
+        let parent = match &reply.kept {
+            Some(envelope) => envelope.parent(),
+            None => Opened::new(self.buffer.frames()).map_or(&b""[..], |opened| opened.part(1)),
+        };
+        let parent: Parent<'_> = wire::object(parent).unwrap_or_default();
+        parent.msg_id.unwrap_or_default().into_owned()
+    }
+
     /// `[engine][client] message` goes on as `[client][engine] message`. A client without identity is the hub.
-    fn relay_reply(&mut self, reply: &Envelope) -> Result<(), PortError> {
-        let (engine, client) = (reply.identity(0), reply.identity(1));
-        if client.is_empty() {
-            return Ok(());
-        }
-        match forward(&self.clients, &[client, engine], reply) {
+    fn relay_reply(&mut self, reply: &Request) -> Result<(), PortError> {
+        let sent = if reply.serial == self.received {
+            let frames = self.buffer.frames_mut();
+            if frames.get(1).is_none_or(Frame::is_empty) {
+                return Ok(());
+            }
+            frames.swap(0, 1);
+            self.received += 1; // what was in the buffer goes now
+            self.clients.send(frames)
+        } else if let Some(envelope) = &reply.kept
+            && !envelope.identity(1).is_empty()
+        {
+            forward(&self.clients, [envelope.identity(1), envelope.identity(0)], envelope)
+        } else {
+            Ok(()) // the hub's own request
+        };
+        match sent {
             // A client that has gone does not wait for its answer; the records have it.
             Err(PortError::NoSuchPeer | PortError::NotNow) => Ok(()),
             outcome => outcome,
         }
     }
 
-    fn fail(&mut self, kind: FailKind, engine: Option<EngineId>, request: &Envelope) -> Result<(), PortError> {
+    fn fail(&mut self, id: &str, kind: FailKind, engine: Option<EngineId>, payload: &Request) -> Result<(), PortError> {
+        let Some(request) = &payload.kept else { return Ok(()) }; // requests always are
         let died = engine.filter(|_| kind == FailKind::EngineError).map(|engine| self.machine.uuid(engine).to_owned());
-        let header = Header::parse(request.header());
-        let id = header.as_ref().map_or("", |header| &*header.msg_id);
         let evalue = match (&died, kind) {
             (Some(uuid), _) => format!("Engine '{uuid}' died while running task '{id}'"),
             (None, FailKind::QueueFull) => "the scheduler holds as many tasks as it may".to_owned(),
@@ -400,7 +448,9 @@ impl Driver {
             }
         }
         let of_nobody = Multipart::pack(std::iter::once(&b""[..]).chain(message.frames().skip(identities.len())));
-        self.copy(Topic::OutTask, Arc::new(of_nobody));
+        if let Ok(reply) = Envelope::open(Arc::new(of_nobody)) {
+            self.hub.ended(id, Status::Error, Some(&reply));
+        }
         Ok(())
     }
 
@@ -417,9 +467,59 @@ impl Driver {
 }
 
 /// Sends new identities and a kept message from its delimiter on. Large frames go by reference.
-fn forward(port: &Port, identities: &[&[u8]], message: &Envelope) -> Result<(), PortError> {
+fn forward(port: &Port, identities: [&[u8]; 2], message: &Envelope) -> Result<(), PortError> {
     let whole = message.message();
     let mut frames: SmallVec<[Frame; 16]> = identities.iter().map(|identity| Frame::copy_of(identity)).collect();
-    frames.extend((message.delimiter()..whole.len()).map(|index| Frame::of_bytes(whole.frame_bytes(index))));
+    frames.extend((message.delimiter()..whole.len()).map(|index| {
+        let bytes = whole.frame(index);
+        if bytes.len() < LARGE_FRAME_BYTES { Frame::copy_of(bytes) } else { Frame::of_bytes(whole.frame_bytes(index)) }
+    }));
     port.send(&mut frames)
+}
+
+/// The same with a message whose frames have just been received: they go as they are. On an error they have stayed.
+fn forward_received(port: &Port, identities: [&[u8]; 2], frames: &mut [Frame], delimiter: usize) -> Result<(), PortError> {
+    let mut identities = identities.map(Frame::copy_of);
+    port.send(identities.iter_mut().chain(&mut frames[delimiter..]))
+}
+
+#[derive(Clone, Copy)]
+enum Channel {
+    Clients,
+    Engines,
+    Control,
+}
+
+/// What a reply says, read where it lies.
+struct Read<'f> {
+    id: Cow<'f, str>,
+    engine: &'f str,
+    kind: ReplyKind,
+    status: Status,
+    metadata: ReplyMetadata<'f>,
+    header: &'f [u8],
+}
+
+impl Read<'_> {
+    fn run(&self) -> Option<Duration> {
+        run_time(self.header, &self.metadata)
+    }
+}
+
+fn read_reply<'f>(reply: &Opened<'f>, signer: &Signer) -> Result<Read<'f>, (&'static str, String)> {
+    let parts = [0, 1, 2, 3].map(|part| reply.part(part));
+    signer.verify(reply.signature(), parts).map_err(|refused| ("refused reply", refused.to_string()))?;
+    let parent: Parent<'_> = wire::object(parts[1]).unwrap_or_default();
+    let (Some(id), Ok(engine)) = (parent.msg_id, std::str::from_utf8(reply.identity(0))) else {
+        return Err(("unreadable reply", "it does not say to which request".to_owned()));
+    };
+    let metadata: ReplyMetadata<'_> = wire::object(parts[2]).unwrap_or_default();
+    let status = wire::reply_status(&metadata, parts[3]);
+    let kind = match status {
+        _ if metadata.dependencies_met == Some(false) => ReplyKind::Unmet,
+        Status::Ok => ReplyKind::Ok,
+        Status::Aborted => ReplyKind::Aborted,
+        Status::Error => ReplyKind::Failed,
+    };
+    Ok(Read { id, engine, kind, status, metadata, header: parts[0] })
 }

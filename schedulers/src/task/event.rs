@@ -117,11 +117,15 @@ pub enum Action<P> {
     },
     /// Terminal: pass an engine's answer to its client.
     Reply {
+        /// The task's id.
+        id: Box<str>,
         /// The answer.
         payload: P,
     },
     /// Terminal: tell the client why there will be no answer.
     Fail {
+        /// The task's id.
+        id: Box<str>,
         /// Why.
         kind: FailKind,
         /// The engine that was running it, if one was.

@@ -255,36 +255,38 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     pub(super) fn reply(&mut self, key: TaskKey, payload: P, ok: bool, engine: EngineId, size: u8) {
         self.counters.replied += 1;
         self.cancel_copies(key);
-        self.actions.push_back(Action::Reply { payload });
-        self.end(key, ok, Some(engine), size);
+        if let Some(task) = self.end(key, ok, Some(engine), size) {
+            self.actions.push_back(Action::Reply { id: task.id, payload });
+        }
     }
 
     /// Terminal: an error of our own. The task is in no queue any more.
     pub(super) fn fail(&mut self, key: TaskKey, kind: FailKind, engine: Option<EngineId>) {
         self.counters.failed += 1;
-        if let Some(payload) = self.end(key, false, engine, 0) {
-            self.actions.push_back(Action::Fail { kind, engine, payload });
+        if let Some(task) = self.end(key, false, engine, 0) {
+            self.actions.push_back(Action::Fail { id: task.id, kind, engine, payload: task.payload });
         }
     }
 
-    /// Forgets a task but for its word in the ledger, and remembers to tell its dependents.
-    fn end(&mut self, key: TaskKey, ok: bool, engine: Option<EngineId>, size: u8) -> Option<P> {
+    /// Forgets a task but for its word in the ledger, and remembers to tell its dependents. What is left of it is its caller's.
+    fn end(&mut self, key: TaskKey, ok: bool, engine: Option<EngineId>, size: u8) -> Option<Task<P>> {
         let hash = self.hash(&self.tasks[key].id);
         if let Ok(entry) = self.by_id.find_entry(hash, |&other| other == key) {
             entry.remove();
         }
-        let task = self.tasks.remove(key)?;
+        let mut task = self.tasks.remove(key)?;
         self.ends += 1;
         self.growth.forget(task.seq);
         self.queued_bytes -= task.bytes;
         self.ledger.set(&task.id, ledger_word(ok, engine, size));
-        for dependency in task.waits_for {
+        for &dependency in &task.waits_for {
             self.forget_dependent(dependency);
         }
         if !task.dependents.is_empty() {
-            self.turn.ended.push_back(Ended { dependents: task.dependents, ok, engine, size });
+            let dependents = std::mem::take(&mut task.dependents);
+            self.turn.ended.push_back(Ended { dependents, ok, engine, size });
         }
-        Some(task.payload)
+        Some(task)
     }
 
     /// One dependent of a live task has ended: its edge is dead, and dead edges are swept once they are the majority.

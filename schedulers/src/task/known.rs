@@ -2,6 +2,7 @@
 //! ran stays true, and which tasks are bound to it. The roster of live engines is the placement's.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -33,7 +34,7 @@ pub(super) enum Presence {
 
 #[derive(Debug)]
 pub(super) struct Known {
-    pub(super) uuid: Box<str>,
+    pub(super) uuid: Arc<str>,
     pub(super) presence: Presence,
     /// Tasks in flight on it; each knows its place in here.
     pub(super) running: Vec<TaskKey>,

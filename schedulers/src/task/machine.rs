@@ -2,6 +2,7 @@
 //! What each event does is told in the files beside this one, in the order of a task's life: submit, place, finish.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -51,7 +52,7 @@ use super::{FailKind, TaskKey};
 /// assert!(matches!(scheduler.poll_action(), Some(Action::Dispatch { payload: "request", attempt: 1, .. })));
 /// let measured = Measured::default();
 /// scheduler.handle(now, Event::Result { id: "t", engine: "e", kind: ReplyKind::Ok, payload: "answer", measured });
-/// assert_eq!(scheduler.poll_action(), Some(Action::Reply { payload: "answer" }));
+/// assert_eq!(scheduler.poll_action(), Some(Action::Reply { id: "t".into(), payload: "answer" }));
 /// ```
 pub struct TaskScheduler<S, P> {
     pub(super) limits: Limits,
@@ -235,6 +236,14 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// # Panics
     /// If the id is of another scheduler.
     pub fn uuid(&self, engine: EngineId) -> &str {
+        &self.engines.get(engine).uuid
+    }
+
+    /// An engine's uuid, shared.
+    ///
+    /// # Panics
+    /// If the id is of another scheduler.
+    pub fn shared_uuid(&self, engine: EngineId) -> &Arc<str> {
         &self.engines.get(engine).uuid
     }
 

@@ -69,7 +69,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             self.ledger.set(id, ledger_word(false, None, 0));
         }
         self.counters.failed += 1;
-        self.actions.push_back(Action::Fail { kind, engine: None, payload });
+        self.actions.push_back(Action::Fail { id: id.into(), kind, engine: None, payload });
     }
 
     /// Every dependency is another task that has been submitted, and some outcome counts.

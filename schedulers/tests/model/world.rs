@@ -377,7 +377,7 @@ impl World {
                     *sent = Some((uuid.clone(), task, attempt));
                     deeds.push(Deed::Dispatch { id, engine: uuid, attempt });
                 }
-                Action::Reply { payload: Payload::Answer(answer) } => {
+                Action::Reply { payload: Payload::Answer(answer), .. } => {
                     let id = &self.answers[answer as usize];
                     self.end(&id.clone())?;
                     deeds.push(Deed::Reply { answer });
