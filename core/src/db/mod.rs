@@ -14,7 +14,7 @@ pub use memory::{MemoryDb, MemoryLimits};
 #[cfg(feature = "mongodb")]
 pub use mongo::MongoDb;
 pub use query::{Necessary, Query, QueryError};
-pub use record::{Key, Patch, Record};
+pub use record::{Field, Key, Patch, Record};
 pub use retention::{Ended, Retention, Status};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteDb;

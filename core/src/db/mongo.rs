@@ -170,8 +170,8 @@ impl Update {
 
     fn add(&mut self, patch: &Patch) {
         self.bytes += patch.size_bytes();
-        for (key, json) in patch.fields().iter().filter(|(key, _)| *key != Key::MsgId) {
-            if let Some(value) = field(*key, json) {
+        for (key, value) in patch.fields().iter().filter(|(key, _)| *key != Key::MsgId) {
+            if let Some(value) = field(*key, &value.to_json()) {
                 self.values.insert(key.name(), value);
             }
         }
@@ -185,8 +185,8 @@ impl Update {
                 self.values.insert(name, buffers(list));
             }
         }
-        if let Some((key, text)) = &patch.append {
-            let output = if *key == Key::Stderr { &mut self.stderr } else { &mut self.stdout };
+        for (key, text) in patch.appended() {
+            let output = if key == Key::Stderr { &mut self.stderr } else { &mut self.stdout };
             output.push_str(cut(text, MAX_OUTPUT_BYTES.saturating_sub(output.len())));
         }
     }

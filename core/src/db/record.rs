@@ -4,6 +4,8 @@ use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::date::Date;
+
 /// The most output kept of one stream of one task, in bytes.
 pub(super) const MAX_OUTPUT_BYTES: usize = 4 << 20;
 
@@ -114,29 +116,74 @@ pub struct Record {
     pub result_buffers: Vec<Bytes>,
 }
 
+/// A value on its way to a record, in the form in which it is known: each store writes it in its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// As JSON, or what a peer has sent for it.
+    Json(Bytes),
+    /// A string.
+    Text(Box<str>),
+    /// A moment.
+    Date(Date),
+}
+
+impl Field {
+    /// The value as JSON.
+    pub fn to_json(&self) -> Bytes {
+        match self {
+            Field::Json(json) => json.clone(),
+            Field::Text(text) => Value::from(&**text).to_string().into(),
+            Field::Date(date) => format!("\"{date}\"").into(),
+        }
+    }
+
+    /// Whether it says nothing.
+    pub fn is_null(&self) -> bool {
+        matches!(self, Field::Json(json) if &json[..] == b"null")
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Field::Json(json) => json.len(),
+            Field::Text(text) => text.len(),
+            Field::Date(_) => 30,
+        }
+    }
+}
+
 /// What an event adds to a record.
 #[derive(Clone, Debug, Default)]
 pub struct Patch {
-    fields: Vec<(Key, Bytes)>,
+    fields: Vec<(Key, Field)>,
     /// The request's buffers, if it brings them.
     pub buffers: Option<Vec<Bytes>>,
     /// The result's buffers, if it brings them.
     pub result_buffers: Option<Vec<Bytes>>,
-    pub(super) append: Option<(Key, String)>,
+    append: Vec<(Key, String)>,
 }
 
 impl Patch {
     /// Adds a value as JSON.
     #[must_use]
-    pub fn json(mut self, key: Key, json: Bytes) -> Self {
-        self.fields.push((key, json));
-        self
+    pub fn json(self, key: Key, json: Bytes) -> Self {
+        self.field(key, Field::Json(json))
     }
 
     /// Adds text.
     #[must_use]
     pub fn text(self, key: Key, text: &str) -> Self {
-        self.value(key, &Value::String(text.to_owned()))
+        self.field(key, Field::Text(text.into()))
+    }
+
+    /// Adds a moment.
+    #[must_use]
+    pub fn date(self, key: Key, date: Date) -> Self {
+        self.field(key, Field::Date(date))
+    }
+
+    fn field(mut self, key: Key, field: Field) -> Self {
+        self.fields.push((key, field));
+        self
     }
 
     /// Adds a value.
@@ -148,20 +195,53 @@ impl Patch {
     /// Adds text behind what the record has.
     #[must_use]
     pub fn append(mut self, key: Key, text: impl Into<String>) -> Self {
-        self.append = Some((key, text.into()));
+        self.add_output(key, &text.into());
         self
     }
 
+    fn add_output(&mut self, key: Key, text: &str) {
+        match self.append.iter_mut().find(|(of, _)| *of == key) {
+            // What is beyond the most that is kept need not be gathered.
+            Some((_, before)) if before.len() <= MAX_OUTPUT_BYTES => before.push_str(text),
+            Some(_) => {}
+            None => self.append.push((key, text.to_owned())),
+        }
+    }
+
+    /// Output that it brings, by stream.
+    pub fn appended(&self) -> impl Iterator<Item = (Key, &str)> {
+        self.append.iter().map(|(key, text)| (*key, &**text))
+    }
+
+    /// Takes in what comes later: merging the whole does what merging both would, for a record that is there or is made.
+    pub fn absorb(&mut self, later: &Patch) {
+        for (key, field) in &later.fields {
+            match self.fields.iter_mut().find(|(of, _)| of == key) {
+                Some((_, before)) if !field.is_null() => before.clone_from(field),
+                Some(_) => {}
+                None => self.fields.push((*key, field.clone())),
+            }
+        }
+        for (mine, theirs) in [(&mut self.buffers, &later.buffers), (&mut self.result_buffers, &later.result_buffers)] {
+            if theirs.is_some() {
+                mine.clone_from(theirs);
+            }
+        }
+        for (key, text) in &later.append {
+            self.add_output(*key, text);
+        }
+    }
+
     /// The values it brings.
-    pub fn fields(&self) -> &[(Key, Bytes)] {
+    pub fn fields(&self) -> &[(Key, Field)] {
         &self.fields
     }
 
     /// Bytes it holds, about.
     pub fn size_bytes(&self) -> usize {
         let buffers = self.buffers.iter().chain(&self.result_buffers).flatten();
-        let appended = self.append.as_ref().map_or(0, |(_, text)| text.len());
-        256 + appended + self.fields.iter().map(|(_, json)| json.len()).sum::<usize>() + buffers.map(Bytes::len).sum::<usize>()
+        let appended = self.append.iter().map(|(_, text)| text.len()).sum::<usize>();
+        256 + appended + self.fields.iter().map(|(_, field)| field.len()).sum::<usize>() + buffers.map(Bytes::len).sum::<usize>()
     }
 }
 
@@ -194,9 +274,9 @@ impl Record {
 
     /// Takes in what an event adds. A null does not overwrite.
     pub fn merge(&mut self, patch: &Patch) {
-        for (key, json) in &patch.fields {
-            if &json[..] != b"null" {
-                self.set(*key, json.clone());
+        for (key, field) in &patch.fields {
+            if !field.is_null() {
+                self.set(*key, field.to_json());
             }
         }
         if let Some(buffers) = &patch.buffers {
@@ -205,8 +285,8 @@ impl Record {
         if let Some(buffers) = &patch.result_buffers {
             self.result_buffers.clone_from(buffers);
         }
-        if let Some((key, text)) = &patch.append {
-            self.append(*key, text);
+        for (key, text) in patch.appended() {
+            self.append(key, text);
         }
     }
 

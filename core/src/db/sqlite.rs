@@ -4,14 +4,17 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use rusqlite::types::Value as Sql;
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use rusqlite::types::{Null, ToSqlOutput, Value as Sql};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params_from_iter};
 use serde_bytes::ByteBuf;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 use super::record::MAX_OUTPUT_BYTES;
-use super::{DbError, Ended, Key, Keys, MAX_ANSWER_BYTES, Necessary, Patch, Query, Record, Status, TaskDb};
+use super::{DbError, Ended, Field, Key, Keys, MAX_ANSWER_BYTES, Necessary, Patch, Query, Record, Status, TaskDb};
 use crate::date::Date;
 
 impl From<rusqlite::Error> for DbError {
@@ -33,6 +36,7 @@ pub struct SqliteDb {
     /// Quoted names: the table of records, and the one of what has no column there.
     table: String,
     more: String,
+    gathered: Gathered,
 }
 
 /// How a value is written in its column. ipyparallel checks names, types and order of the columns, so they are all there are.
@@ -91,24 +95,32 @@ fn form(key: Key) -> Form {
     COLUMNS.iter().find(|(name, _)| *name == key.name()).map_or(Form::Json, |(_, form)| *form)
 }
 
-/// JSON to a column's value.
-fn to_sql(form: Form, json: &[u8]) -> Sql {
-    let text = || match serde_json::from_slice(json) {
-        Ok(Value::String(text)) => Sql::Text(text),
-        Ok(Value::Null) | Err(_) => Sql::Null,
-        Ok(other) => Sql::Text(other.to_string()),
-    };
-    match form {
+/// A moment as Python's isoformat writes it, so that both writers' dates sort as text.
+fn isoformat(date: Date) -> String {
+    date.to_string().replace('Z', "+00:00")
+}
+
+/// A value as its column has it, lent as far as it is the same.
+fn to_sql(form: Form, field: &Field) -> ToSqlOutput<'_> {
+    match (form, field) {
         // What a peer sent as JSON and is not would spoil the whole file for a reader that expects it.
-        Form::Json | Form::Buffers => match serde_json::from_slice::<&RawValue>(json) {
-            Ok(raw) => Sql::Text(raw.get().to_owned()),
-            Err(_) => Sql::Null,
+        (Form::Json | Form::Buffers, Field::Json(json)) => match serde_json::from_slice::<&RawValue>(json) {
+            Ok(raw) => ToSqlOutput::from(raw.get()),
+            Err(_) => ToSqlOutput::from(Null),
         },
-        Form::Text | Form::Mixed => text(),
-        Form::Date => match text() {
-            // Python's isoformat, so that both writers' dates sort as text.
-            Sql::Text(date) => Sql::Text(Date::parse(&date).map_or(date, |date| date.to_string().replace('Z', "+00:00"))),
-            other => other,
+        (Form::Json | Form::Buffers, other) => ToSqlOutput::from(String::from_utf8_lossy(&other.to_json()).into_owned()),
+        (Form::Date, Field::Text(text)) => {
+            Date::parse(text).map_or_else(|| ToSqlOutput::from(&**text), |date| ToSqlOutput::from(isoformat(date)))
+        }
+        (_, Field::Text(text)) => ToSqlOutput::from(&**text),
+        (_, Field::Date(date)) => ToSqlOutput::from(isoformat(*date)),
+        (_, Field::Json(json)) => match serde_json::from_slice(json) {
+            Ok(Value::String(text)) if form == Form::Date => {
+                ToSqlOutput::from(Date::parse(&text).map_or(text, isoformat))
+            }
+            Ok(Value::String(text)) => ToSqlOutput::from(text),
+            Ok(Value::Null) | Err(_) => ToSqlOutput::from(Null),
+            Ok(other) => ToSqlOutput::from(other.to_string()),
         },
     }
 }
@@ -133,13 +145,13 @@ fn to_json(form: Form, value: Sql) -> Option<Bytes> {
 }
 
 /// Buffers as Python would pickle a list of bytes; nothing for none, as there.
-fn pickle(buffers: &[Bytes]) -> Result<Sql, DbError> {
+fn pickle(buffers: &[Bytes]) -> Result<ToSqlOutput<'static>, DbError> {
     if buffers.is_empty() {
-        return Ok(Sql::Null);
+        return Ok(ToSqlOutput::from(Null));
     }
     let list: Vec<&serde_bytes::Bytes> = buffers.iter().map(|buffer| serde_bytes::Bytes::new(buffer)).collect();
     let pickled = serde_pickle::to_vec(&list, serde_pickle::SerOptions::new());
-    pickled.map(Sql::Blob).map_err(|error| DbError::Store(format!("buffers: {error}")))
+    pickled.map(ToSqlOutput::from).map_err(|error| DbError::Store(format!("buffers: {error}")))
 }
 
 fn unpickle(blob: &[u8]) -> Vec<Bytes> {
@@ -208,7 +220,7 @@ impl SqliteDb {
         }
         // Waiting is the caller's business: it has other work that need not wait.
         connection.busy_timeout(std::time::Duration::from_millis(250))?;
-        Ok(SqliteDb { connection, table, more })
+        Ok(SqliteDb { connection, table, more, gathered: Gathered::default() })
     }
 
     fn begin(&mut self) -> Result<(), DbError> {
@@ -269,20 +281,155 @@ impl SqliteDb {
     }
 
     /// What has no column, or would lose its type in it.
-    fn merge_more(&mut self, id: &str, key: Key, json: &[u8]) -> Result<(), DbError> {
+    fn merge_more(&self, id: &str, key: Key, field: &Field) -> Result<(), DbError> {
         let (table, more, name) = (&self.table, &self.more, key.name());
         let sql = format!(
             "INSERT INTO {more} (msg_id, {name}) SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM {table} WHERE msg_id = ?1)
              ON CONFLICT (msg_id) DO UPDATE SET {name} = excluded.{name}"
         );
-        self.connection.prepare_cached(&sql)?.execute((id, to_sql(Form::Json, json)))?;
+        self.connection.prepare_cached(&sql)?.execute((id, to_sql(Form::Json, field)))?;
         Ok(())
     }
 }
 
+/// Updates that have not been written: a short task's submission, dispatch and result become one statement.
+#[derive(Debug, Default)]
+struct Gathered {
+    /// In order of arrival.
+    updates: Vec<Update>,
+    places: HashMap<Box<str>, usize, FixedState>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Update {
+    id: Box<str>,
+    create: bool,
+    patch: Patch,
+}
+
+/// Most updates, and most bytes, that are gathered.
+const MAX_GATHERED: usize = 20_000;
+const MAX_GATHERED_BYTES: usize = 32 << 20;
+
+impl Gathered {
+    fn is_full(&self) -> bool {
+        self.updates.len() >= MAX_GATHERED || self.bytes >= MAX_GATHERED_BYTES
+    }
+
+    fn add(&mut self, id: &str, patch: &Patch, create: bool) {
+        self.bytes += patch.size_bytes();
+        match self.places.get(id) {
+            Some(&place) => {
+                let update = &mut self.updates[place];
+                update.create |= create;
+                update.patch.absorb(patch);
+            }
+            None => {
+                self.places.insert(id.into(), self.updates.len());
+                self.updates.push(Update { id: id.into(), create, patch: patch.clone() });
+            }
+        }
+    }
+}
+
+impl SqliteDb {
+    /// Writes what was gathered into the open transaction. What can not be written is lost, and said by the error; if nothing can be written
+    /// now, everything stays.
+    fn write_gathered(&mut self) -> Result<(), DbError> {
+        if self.gathered.updates.is_empty() {
+            return Ok(());
+        }
+        // The only step that another process can refuse: after it, this connection may write.
+        self.begin()?;
+        let Gathered { updates, .. } = std::mem::take(&mut self.gathered);
+        let (mut lost, mut reason) = (0, None);
+        for update in &updates {
+            if let Err(error) = self.write(update) {
+                lost += 1;
+                reason = reason.or(Some(error));
+            }
+        }
+        match reason {
+            Some(error) => Err(DbError::Store(format!("{lost} of {} updates are lost: {error}", updates.len()))),
+            None => Ok(()),
+        }
+    }
+
+    fn write(&self, Update { id, create, patch }: &Update) -> Result<(), DbError> {
+        let mut columns: SmallVec<[(&str, ToSqlOutput<'_>); 24]> = SmallVec::new();
+        let mut more: SmallVec<[(Key, &Field); 2]> = SmallVec::new();
+        for (key, field) in patch.fields().iter().filter(|(key, field)| *key != Key::MsgId && !field.is_null()) {
+            if *key == Key::DisplayData || *key == Key::Label && is_ambiguous(field) {
+                more.push((*key, field));
+            }
+            if *key != Key::DisplayData {
+                columns.push((key.name(), to_sql(form(*key), field)));
+            }
+        }
+        for (name, buffers) in [("buffers", &patch.buffers), ("result_buffers", &patch.result_buffers)] {
+            if let Some(buffers) = buffers {
+                columns.push((name, pickle(buffers)?));
+            }
+        }
+        let appended: SmallVec<[&str; 2]> = patch.appended().map(|(key, _)| key.name()).collect();
+        let sql = self.statement(*create, &columns, &appended);
+        if let Some(sql) = sql {
+            let mut statement = self.connection.prepare_cached(&sql)?;
+            let texts = patch.appended().map(|(_, text)| ToSqlOutput::from(text));
+            let values = columns.into_iter().map(|(_, value)| value).chain(texts);
+            statement.execute(params_from_iter(std::iter::once(ToSqlOutput::from(&**id)).chain(values)))?;
+        }
+        for (key, field) in more {
+            self.merge_more(id, key, field)?;
+        }
+        Ok(())
+    }
+
+    /// The statement for these columns and this output; nothing if there is nothing to do. Parameter 1 is the id, then come columns, then output.
+    fn statement(&self, create: bool, columns: &[(&str, ToSqlOutput<'_>)], appended: &[&str]) -> Option<String> {
+        use std::fmt::Write as _;
+        let mut sql = String::with_capacity(512);
+        let mut sets = String::with_capacity(512);
+        for (at, (name, _)) in columns.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            let _ = write!(sets, "{comma}{name}=?{}", at + 2); // a string takes everything
+        }
+        for (at, name) in appended.iter().enumerate() {
+            let comma = if sets.is_empty() { "" } else { "," };
+            let number = columns.len() + at + 2;
+            let _ = write!(sets, "{comma}{name}=substr(coalesce({0}.{name},'')||?{number},1,{MAX_OUTPUT_BYTES})", self.table);
+        }
+        if !create {
+            let _ = write!(sql, "UPDATE {} SET {sets} WHERE msg_id=?1", self.table);
+            return (!sets.is_empty()).then_some(sql);
+        }
+        let _ = write!(sql, "INSERT INTO {} (msg_id", self.table);
+        let outputs = ["stdout", "stderr"];
+        let empty = || outputs.iter().filter(|name| !appended.contains(name));
+        columns.iter().map(|(name, _)| name).chain(appended).chain(empty()).for_each(|name| {
+            let _ = write!(sql, ",{name}");
+        });
+        sql += ") VALUES (?1";
+        (0..columns.len()).for_each(|at| {
+            let _ = write!(sql, ",?{}", at + 2);
+        });
+        (0..appended.len()).for_each(|at| {
+            let _ = write!(sql, ",substr(?{},1,{MAX_OUTPUT_BYTES})", columns.len() + at + 2);
+        });
+        empty().for_each(|_| sql += ",''");
+        let _ = if sets.is_empty() {
+            write!(sql, ") ON CONFLICT (msg_id) DO NOTHING")
+        } else {
+            write!(sql, ") ON CONFLICT (msg_id) DO UPDATE SET {sets}")
+        };
+        Some(sql)
+    }
+}
+
 /// Whether a label would come back from its column as something else.
-fn is_ambiguous(json: &[u8]) -> bool {
-    match serde_json::from_slice(json) {
+fn is_ambiguous(label: &Field) -> bool {
+    match serde_json::from_slice(&label.to_json()) {
         Ok(Value::String(text)) => looks_like_json(&text),
         Ok(Value::Bool(_) | Value::Number(_)) => true,
         _ => false,
@@ -291,48 +438,21 @@ fn is_ambiguous(json: &[u8]) -> bool {
 
 impl TaskDb for SqliteDb {
     fn merge(&mut self, id: &str, patch: &Patch, create: bool) -> Result<(), DbError> {
-        // The only step that another process can refuse: after it, this connection may write.
-        self.begin()?;
-        if create {
-            let sql = format!("INSERT OR IGNORE INTO {} (msg_id, stdout, stderr) VALUES (?, '', '')", self.table);
-            self.connection.prepare_cached(&sql)?.execute([id])?;
+        if self.gathered.is_full() {
+            self.write_gathered()?;
         }
-        let mut sets = Vec::new();
-        let mut values = Vec::new();
-        for (key, json) in patch.fields().iter().filter(|(key, json)| *key != Key::MsgId && &json[..] != b"null") {
-            if *key == Key::DisplayData || *key == Key::Label && is_ambiguous(json) {
-                self.merge_more(id, *key, json)?;
-            }
-            if *key != Key::DisplayData {
-                sets.push(format!("{}=?", key.name()));
-                values.push(to_sql(form(*key), json));
-            }
-        }
-        if let Some((key, text)) = &patch.append {
-            sets.push(format!("{0}=substr(coalesce({0},'')||?,1,{MAX_OUTPUT_BYTES})", key.name()));
-            values.push(Sql::Text(text.clone()));
-        }
-        for (name, buffers) in [("buffers", &patch.buffers), ("result_buffers", &patch.result_buffers)] {
-            if let Some(buffers) = buffers {
-                sets.push(format!("{name}=?"));
-                values.push(pickle(buffers)?);
-            }
-        }
-        if sets.is_empty() {
-            return Ok(());
-        }
-        values.push(Sql::Text(id.to_owned()));
-        let sql = format!("UPDATE {} SET {} WHERE msg_id=?", self.table, sets.join(","));
-        self.connection.prepare_cached(&sql)?.execute(params_from_iter(values))?;
+        self.gathered.add(id, patch, create);
         Ok(())
     }
 
     fn get(&mut self, id: &str) -> Result<Option<Record>, DbError> {
+        self.write_gathered()?;
         let keys = Keys { buffers: true, result_buffers: true, ..Keys::default() };
         Ok(self.select("WHERE msg_id=?", &[id], &Key::ALL, &keys, &Query::default())?.pop())
     }
 
     fn find(&mut self, query: &Query, keys: &Keys) -> Result<Vec<Record>, DbError> {
+        self.write_gathered()?;
         let mut columns = if keys.keys.is_empty() { Key::ALL.to_vec() } else { keys.keys.clone() };
         columns.extend(query.keys());
         columns.sort_unstable();
@@ -359,6 +479,7 @@ impl TaskDb for SqliteDb {
     }
 
     fn history(&mut self) -> Result<Vec<String>, DbError> {
+        self.write_gathered()?;
         let sql = format!("SELECT msg_id FROM {} WHERE submitted IS NOT NULL ORDER BY submitted, rowid", self.table);
         let mut statement = self.connection.prepare_cached(&sql)?;
         let ids = statement.query_map([], |row| row.get(0))?;
@@ -369,6 +490,7 @@ impl TaskDb for SqliteDb {
         if ids.is_empty() {
             return Ok(());
         }
+        self.write_gathered()?;
         self.begin()?;
         for table in [&self.table, &self.more] {
             let mut statement = self.connection.prepare_cached(&format!("DELETE FROM {table} WHERE msg_id=?"))?;
@@ -380,6 +502,7 @@ impl TaskDb for SqliteDb {
     }
 
     fn ended(&mut self, _with_bytes: bool) -> Result<Vec<Ended>, DbError> {
+        self.write_gathered()?;
         let sql = format!(
             "SELECT msg_id, completed,
                     coalesce(length(buffers),0) + coalesce(length(result_buffers),0) + coalesce(length(content),0)
@@ -416,11 +539,15 @@ impl TaskDb for SqliteDb {
     }
 
     fn flush(&mut self) -> Result<(), DbError> {
+        let written = self.write_gathered();
+        if let Err(DbError::Busy(_)) = written {
+            return written;
+        }
         // After a failed commit the transaction is still open, and the next flush tries again.
         if !self.connection.is_autocommit() {
             self.connection.execute_batch("COMMIT")?;
         }
-        Ok(())
+        written
     }
 }
 

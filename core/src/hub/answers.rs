@@ -331,7 +331,7 @@ impl Hub {
                 .json(Key::Header, header.into())
                 .json(Key::Metadata, metadata.into())
                 .json(Key::Content, content.into())
-                .value(Key::Submitted, &json!(now.date))
+                .date(Key::Submitted, now.date)
                 .value(Key::ClientUuid, &record.value(Key::ClientUuid))
                 .value(Key::Label, &record.value(Key::Label))
                 .text(Key::Queue, "task");

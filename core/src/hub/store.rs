@@ -240,7 +240,7 @@ impl Keeper {
             Err(DbError::Busy(reason)) => self.wait(&reason),
             Err(error) => {
                 let now = self.clock.now();
-                self.complaints.note(now, "could not commit, will be tried again", error);
+                self.complaints.note(now, "could not commit all", error);
                 self.commit_at = Some(now + COMMIT_AFTER);
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::answers::{REQUEST_NOT_KEPT, lacks_request};
 use super::machine::{Action, Hub, InFlight, Now, Reason, Topic};
@@ -103,8 +103,10 @@ impl Hub {
             .json(Key::Metadata, envelope.part_bytes(2))
             .json(Key::Content, envelope.part_bytes(3))
             .text(Key::ClientUuid, &header.session)
-            .text(Key::Queue, if engine.is_none() { "task" } else { "mux" })
-            .value(Key::Submitted, &header.date().map_or(Value::Null, |date| json!(date)));
+            .text(Key::Queue, if engine.is_none() { "task" } else { "mux" });
+        if let Some(date) = header.date() {
+            patch = patch.date(Key::Submitted, date);
+        }
         if let Some(label) = labelled.label {
             patch = patch.json(Key::Label, label.get().to_owned().into());
         }
@@ -163,13 +165,13 @@ impl Hub {
             .json(Key::ResultHeader, envelope.part_bytes(0))
             .json(Key::ResultMetadata, self.with_policies(envelope.part_bytes(2), is_task))
             .json(Key::ResultContent, envelope.part_bytes(3))
-            .value(Key::Completed, &json!(header.date().unwrap_or(now.date)))
-            .value(Key::Received, &json!(now.date));
+            .date(Key::Completed, header.date().unwrap_or(now.date))
+            .date(Key::Received, now.date);
         if is_task || !engine.is_empty() {
             patch = patch.text(Key::EngineUuid, engine);
         }
         if let Some(started) = metadata.started.as_deref().and_then(crate::date::Date::parse) {
-            patch = patch.value(Key::Started, &json!(started));
+            patch = patch.date(Key::Started, started);
         }
         patch.result_buffers = Some(envelope.buffers().collect());
         self.record(id, patch, false);
@@ -220,8 +222,8 @@ impl Hub {
             .json(Key::ResultHeader, header.into())
             .value(Key::ResultMetadata, &json!({"status": "error", "engine": engine}))
             .json(Key::ResultContent, content.to_json().into())
-            .value(Key::Completed, &json!(now.date))
-            .value(Key::Received, &json!(now.date));
+            .date(Key::Completed, now.date)
+            .date(Key::Received, now.date);
         self.record(id, patch, false);
     }
 
