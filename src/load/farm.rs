@@ -177,10 +177,13 @@ impl Work {
                 let engine = &mut self.engines[at];
                 if (number - FIRST_ENGINE) % 2 == 1 {
                     let Some(pong) = &mut engine.pong else { return Ok(()) };
-                    while pong.read()? {
+                    loop {
+                        let more = pong.read()?;
                         while pong.inbox.next()?.is_some() {}
+                        if !more {
+                            return Ok(pong.flush()?);
+                        }
                     }
-                    return Ok(pong.flush()?);
                 }
                 self.requests(at).with_context(|| format!("engine {at}"))
             }
@@ -202,7 +205,8 @@ impl Work {
 
     /// Answers come in the order of the questions: one hub has one queue.
     fn registered(&mut self) -> anyhow::Result<()> {
-        while self.registration.read()? {
+        loop {
+            let more = self.registration.read()?;
             while let Some(message) = self.registration.inbox.next()? {
                 let content: Value = serde_json::from_slice(message.frame(5)).context("its answer")?;
                 let Some(number) = content["id"].as_u64().filter(|_| content["status"] == "ok") else {
@@ -217,12 +221,15 @@ impl Work {
                 engine.pong = Some(Link::connect(self.pong_address, "DEALER", &engine.uuid, registry, Token(token + 1))?);
                 self.answered += 1;
             }
+            if !more {
+                return self.register();
+            }
         }
-        self.register()
     }
 
     fn pinged(&mut self) -> anyhow::Result<()> {
-        while self.ping.read()? {
+        loop {
+            let more = self.ping.read()?;
             while let Some(message) = self.ping.inbox.next()? {
                 for engine in &mut self.engines {
                     let Some(pong) = &mut engine.pong else { continue };
@@ -234,8 +241,10 @@ impl Work {
                     }
                 }
             }
+            if !more {
+                return Ok(self.ping.flush()?);
+            }
         }
-        Ok(self.ping.flush()?)
     }
 
     fn requests(&mut self, at: usize) -> anyhow::Result<()> {

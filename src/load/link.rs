@@ -47,14 +47,17 @@ impl Link {
         push_message(&mut self.outbox, frames);
     }
 
-    /// Reads what is there, a bounded piece of it; whether there may be more.
+    /// Reads what is there, a bounded piece of it; whether there may be more. A piece that does not fill the room was the last: what comes
+    /// after it makes the stream readable anew.
     pub(super) fn read(&mut self) -> io::Result<bool> {
         loop {
-            match self.stream.read(self.inbox.room(READ_BYTES)) {
+            let room = self.inbox.room(READ_BYTES);
+            let len = room.len();
+            match self.stream.read(room) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(bytes) => {
                     self.inbox.filled(bytes);
-                    return Ok(true);
+                    return Ok(bytes == len);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if is_not_yet(&error) => return Ok(false),
