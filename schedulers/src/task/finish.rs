@@ -269,8 +269,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     }
 
     /// Forgets a task but for its word in the ledger, and remembers to tell its dependents. What is left of it is its caller's.
-    fn end(&mut self, key: TaskKey, ok: bool, engine: Option<EngineId>, size: u8) -> Option<Task<P>> {
-        let hash = self.hash(&self.tasks[key].id);
+    fn end(&mut self, key: TaskKey, ok: bool, engine: Option<EngineId>, size: u8) -> Option<Box<Task<P>>> {
+        let hash = self.tasks[key].hash;
         if let Ok(entry) = self.by_id.find_entry(hash, |&other| other == key) {
             entry.remove();
         }

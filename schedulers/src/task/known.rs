@@ -1,7 +1,7 @@
 //! Every engine that ever was: a number for its uuid that is never given to another, so that a finished task's record of where it
 //! ran stays true, and which tasks are bound to it. The roster of live engines is the placement's.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -53,6 +53,8 @@ pub(super) struct Known {
     pub(super) draining: bool,
     /// Could not be reached; to be tried again then.
     pub(super) unreachable_until: Option<Time>,
+    /// The moment under which it stands among those that wait for one.
+    noted: Option<Time>,
 }
 
 #[derive(Debug, Default)]
@@ -63,8 +65,8 @@ pub(super) struct KnownEngines {
     by_slot: Vec<EngineId>,
     /// How many are up.
     pub(super) up: usize,
-    /// How many wait for a moment: lost, or to be tried again.
-    pub(super) unsettled: usize,
+    /// Those that wait for a moment, lost or to be tried again, by when that comes.
+    wakes: BTreeSet<(Time, EngineId)>,
 }
 
 impl Known {
@@ -100,6 +102,7 @@ impl KnownEngines {
             cursor: 0,
             draining: false,
             unreachable_until: None,
+            noted: None,
         });
         self.by_uuid.insert(uuid.into(), id);
         id
@@ -125,12 +128,23 @@ impl KnownEngines {
         self.up -= usize::from(self.is_up(id));
         self.get_mut(id).presence = presence;
         self.up += usize::from(self.is_up(id));
-        self.count_unsettled();
+        self.note_wake(id);
     }
 
-    /// O(engines ever known), on changes of engines only.
-    pub(super) fn count_unsettled(&mut self) {
-        self.unsettled = self.list.iter().filter(|engine| engine.wakes_at().is_some()).count();
+    /// To be called when its presence or reachability has changed.
+    pub(super) fn note_wake(&mut self, id: EngineId) {
+        let engine = &mut self.list[id.0 as usize];
+        let at = engine.wakes_at();
+        let before = std::mem::replace(&mut engine.noted, at);
+        if before != at {
+            before.map(|before| self.wakes.remove(&(before, id)));
+            at.map(|at| self.wakes.insert((at, id)));
+        }
+    }
+
+    /// When the first of those that wait for a moment is to be looked at, and which it is.
+    pub(super) fn next_wake(&self) -> Option<(Time, EngineId)> {
+        self.wakes.first().copied()
     }
 
     pub(super) fn is_up(&self, id: EngineId) -> bool {
@@ -152,4 +166,5 @@ impl KnownEngines {
     pub(super) fn ids(&self) -> std::ops::Range<u32> {
         0..self.list.len() as u32
     }
+
 }

@@ -75,7 +75,8 @@ pub struct TaskScheduler<S, P> {
     pub(super) soft_follow: bool,
     pub(super) paused: bool,
     pub(super) engines: KnownEngines,
-    pub(super) tasks: SlotMap<TaskKey, Task<P>>,
+    /// Boxed: they are large, and come and go.
+    pub(super) tasks: SlotMap<TaskKey, Box<Task<P>>>,
     /// Live tasks by id; the ids themselves are in `tasks`.
     pub(super) by_id: HashTable<TaskKey>,
     pub(super) hasher: FixedState,
@@ -196,15 +197,15 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             self.leave_waiting(now, key);
             self.fail(key, FailKind::TaskTimeout, None);
         }
-        let troubled = if self.engines.unsettled > 0 { self.engines.ids() } else { 0..0 };
-        for id in troubled.map(EngineId) {
+        while let Some((at, id)) = self.engines.next_wake()
+            && at <= now
+        {
             match self.engines.get(id).presence {
-                Presence::Dying(_, until) if until <= now => self.bury(now, id),
-                Presence::Up(_) if self.engines.get(id).unreachable_until.is_some_and(|at| at <= now) => {
+                Presence::Dying(..) => self.bury(now, id),
+                Presence::Up(_) | Presence::Gone => {
                     self.engines.get_mut(id).unreachable_until = None;
                     self.bar_or_admit(now, id);
                 }
-                _ => {}
             }
         }
         self.look_out(now);
@@ -217,18 +218,14 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         self.actions.pop_front()
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout) at the latest. O(engines that are lost or unreachable), O(1) otherwise.
+    /// When to call [`handle_timeout`](Self::handle_timeout) at the latest.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let engines = if self.engines.unsettled == 0 {
-            None
-        } else {
-            self.engines.ids().filter_map(|id| self.engines.get(EngineId(id)).wakes_at()).min()
-        };
+        let engine = self.engines.next_wake().map(|(at, _)| at);
         let task = self.deadlines.first().map(|&(at, _)| at);
         let put_off = self.set_aside.iter().filter_map(|(_, until)| *until).min();
         let behind = self.growth.is_behind().then_some(Time::ZERO);
         let lookout = self.lookouts.first().map(|&(at, ..)| at);
-        [task, engines, put_off, behind, lookout, self.placement.next_wake()].into_iter().flatten().min()
+        [task, engine, put_off, behind, lookout, self.placement.next_wake()].into_iter().flatten().min()
     }
 
     /// An engine's uuid.
@@ -308,7 +305,11 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     }
 
     pub(super) fn find(&self, id: &str) -> Option<TaskKey> {
-        self.by_id.find(self.hash(id), |&key| &*self.tasks[key].id == id).copied()
+        self.find_hashed(self.hash(id), id)
+    }
+
+    pub(super) fn find_hashed(&self, hash: u64, id: &str) -> Option<TaskKey> {
+        self.by_id.find(hash, |&key| &*self.tasks[key].id == id).copied()
     }
 
     pub(super) fn hash(&self, id: &str) -> u64 {
@@ -365,6 +366,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         engine.draining = false;
         engine.unreachable_until = None;
         engine.parked.clear();
+        self.engines.note_wake(id);
         // Tasks that name it, or follow what ran on it in a former life, may use it again.
         for key in self.bound_tasks(id) {
             if self.tasks[key].state == State::Parked && self.tasks[key].allowed(self.soft_follow).contains(&id) {
@@ -379,8 +381,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             return self.reject(Reason::UnknownEngine);
         };
         self.placement.set_barred(now, ix, true);
-        self.engines.set_presence(id, Presence::Dying(ix, now + self.limits.grace));
         self.engines.get_mut(id).unreachable_until = None;
+        self.engines.set_presence(id, Presence::Dying(ix, now + self.limits.grace));
         if self.limits.grace.is_zero() {
             self.bury(now, id);
         }
@@ -410,7 +412,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     /// Opens or closes an engine that is up, after draining or reachability has changed.
     pub(super) fn bar_or_admit(&mut self, now: Time, id: EngineId) {
-        self.engines.count_unsettled();
+        self.engines.note_wake(id);
         if let Some(ix) = self.engines.up_ix(id) {
             let engine = self.engines.get(id);
             let barred = engine.draining || engine.unreachable_until.is_some();

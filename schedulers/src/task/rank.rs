@@ -25,7 +25,7 @@ pub(super) fn class_bytes(class: u8) -> u64 {
 pub(super) type Inputs = SmallVec<[Input; 4]>;
 
 /// Whether an entry of a queue belongs to its task's present stay.
-pub(super) fn is_alive<P>(tasks: &SlotMap<TaskKey, Task<P>>, entry: &Entry) -> bool {
+pub(super) fn is_alive<P>(tasks: &SlotMap<TaskKey, Box<Task<P>>>, entry: &Entry) -> bool {
     tasks.get(entry.task).is_some_and(|task| task.epoch == entry.epoch)
 }
 

@@ -23,7 +23,7 @@ const LOOKS: usize = 256;
 const LATER: Duration = Duration::from_millis(50);
 
 /// Whether a dispatch of a task to an engine is still in flight there.
-fn is_there<P>(tasks: &SlotMap<TaskKey, Task<P>>, engine: EngineId, &(dispatch, key): &(u64, TaskKey)) -> bool {
+fn is_there<P>(tasks: &SlotMap<TaskKey, Box<Task<P>>>, engine: EngineId, &(dispatch, key): &(u64, TaskKey)) -> bool {
     tasks.get(key).is_some_and(|task| task.runs.iter().any(|run| run.engine == engine && run.dispatch == dispatch))
 }
 

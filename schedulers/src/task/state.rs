@@ -130,6 +130,7 @@ pub(super) enum Edge {
 #[derive(Debug)]
 pub(super) struct Task<P> {
     pub(super) id: Box<str>,
+    pub(super) hash: u64,
     pub(super) seq: u64,
     pub(super) payload: P,
     pub(super) bytes: usize,

@@ -26,7 +26,8 @@ pub(super) fn read_word(word: u32) -> Option<(bool, Option<EngineId>, u8)> {
 
 impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     pub(super) fn submit(&mut self, now: Time, id: &str, spec: Result<TaskSpec, InvalidSpec>, payload: P, bytes: usize) {
-        if self.find(id).is_some() || self.ledger.get(id) != 0 {
+        let hash = self.hash(id);
+        if self.find_hashed(hash, id).is_some() || self.ledger.get(id) != 0 {
             return self.reject(Reason::DuplicateTask);
         }
         if self.tasks.len() >= self.limits.queued_tasks || self.queued_bytes.saturating_add(bytes) > self.limits.queued_bytes {
@@ -36,7 +37,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         if !self.is_valid(id, &spec.after) || !self.is_valid(id, &spec.follow) {
             return self.refuse(id, payload, FailKind::InvalidDependency);
         }
-        let mut task = self.new_task(now, id, &spec, payload, bytes);
+        let mut task = self.new_task(now, (id, hash), &spec, payload, bytes);
         let waits_for = self.count_ended(&spec, &mut task);
         if self.is_hopeless(&task) {
             return self.refuse(id, task.payload, FailKind::ImpossibleDependency);
@@ -44,14 +45,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         self.counters.accepted += 1;
         self.queued_bytes += bytes;
         let key = self.tasks.insert(task);
-        let (hash, hasher) = (self.hash(id), self.hasher.clone());
         let tasks = &self.tasks;
-        self.by_id.insert_unique(hash, key, |&key| {
-            use std::hash::{BuildHasher, Hasher};
-            let mut hasher = hasher.build_hasher();
-            hasher.write(tasks[key].id.as_bytes());
-            hasher.finish()
-        });
+        self.by_id.insert_unique(hash, key, |&key| tasks[key].hash);
         for (dependency, edge) in waits_for {
             self.tasks[dependency].dependents.push((key, edge));
             self.tasks[key].waits_for.push(dependency);
@@ -78,7 +73,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         dependency.ids.is_empty() || (dependency.success || dependency.failure) && dependency.ids.iter().all(|other| known(other))
     }
 
-    fn new_task(&mut self, now: Time, id: &str, spec: &TaskSpec, payload: P, bytes: usize) -> Task<P> {
+    fn new_task(&mut self, now: Time, (id, hash): (&str, u64), spec: &TaskSpec, payload: P, bytes: usize) -> Box<Task<P>> {
         self.next_seq += 1;
         let targets = (!spec.targets.is_empty()).then(|| {
             let mut known: Vec<EngineId> = spec.targets.iter().filter_map(|uuid| self.engines.find(uuid)).collect();
@@ -86,8 +81,9 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             known.dedup();
             known.into_boxed_slice()
         });
-        Task {
+        Box::new(Task {
             id: id.into(),
+            hash,
             seq: self.next_seq,
             payload,
             bytes,
@@ -119,7 +115,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             waits_for: SmallVec::new(),
             dependents: Vec::new(),
             dead_dependents: 0,
-        }
+        })
     }
 
     /// Applies the dependencies that have ended already and returns the others.
