@@ -21,6 +21,11 @@ pub trait Rebalance: Send {
         Needs::empty()
     }
 
+    /// Whether it ever looks at a task. One that never does costs nothing. Must not change.
+    fn watches(&self) -> bool {
+        true
+    }
+
     /// A task was sent: when to look at it again, if ever.
     fn on_dispatch(&mut self, cx: &RebalanceCx<'_>, task: &TaskView<'_>, engine: EngineIx) -> Option<Time>;
 

@@ -9,6 +9,10 @@ use crate::{EngineIx, Named, PolicyError, TaskView, Time};
 pub struct None;
 
 impl Rebalance for None {
+    fn watches(&self) -> bool {
+        false
+    }
+
     fn on_dispatch(&mut self, _cx: &RebalanceCx<'_>, _task: &TaskView<'_>, _engine: EngineIx) -> Option<Time> {
         Option::None
     }

@@ -47,13 +47,16 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             // Nobody has answered it before: its request was handled by an earlier scheduler. Its client may still wait.
             return self.actions.push_back(Action::PassOn { payload });
         };
-        let Some(where_) = self.engines.find(engine) else { return self.reject(Reason::NotRunningThere) };
-        let Some(run) = self.tasks[key].runs.iter().find(|run| run.engine == where_).copied() else {
-            return match self.ghosts.take(id, where_) {
+        // The engines that run it are one or two: comparing their names is cheaper than looking this one up among all.
+        let (engines, mut runs) = (&self.engines, self.tasks[key].runs.iter());
+        let Some(run) = runs.find(|run| *engines.get(run.engine).uuid == *engine).copied() else {
+            let Some(place) = self.engines.find(engine) else { return self.reject(Reason::NotRunningThere) };
+            return match self.ghosts.take(id, place) {
                 Some(ghost) => self.result_of_ghost(now, key, ghost, kind, payload, measured),
                 None => self.reject(Reason::NotRunningThere),
             };
         };
+        let where_ = run.engine;
         let ending = match kind {
             ReplyKind::Ok => Ending::Ok,
             ReplyKind::Failed => Ending::Failed,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use pointsman_policies::{EngineIx, Time};
+use smallvec::SmallVec;
 
 use super::TaskKey;
 use super::queue::Queue;
@@ -37,8 +38,8 @@ pub(super) struct Known {
     pub(super) uuid: Arc<str>,
     pub(super) presence: Presence,
     /// Tasks in flight on it; each knows its place in here.
-    pub(super) running: Vec<TaskKey>,
-    /// The same in the order of dispatch, with its number; may hold some that are there no more.
+    pub(super) running: SmallVec<[TaskKey; 2]>,
+    /// The same in the order of dispatch, with its number, while the rebalance policy watches; may hold some that are there no more.
     pub(super) sent: VecDeque<(u64, TaskKey)>,
     /// Tasks in flight on it whose answers no longer matter: they were answered elsewhere, or taken back.
     pub(super) ghosts: u32,
@@ -93,7 +94,7 @@ impl KnownEngines {
         self.list.push(Known {
             uuid: uuid.into(),
             presence: Presence::Gone,
-            running: Vec::new(),
+            running: SmallVec::new(),
             sent: VecDeque::new(),
             ghosts: 0,
             parked: Queue::default(),

@@ -65,6 +65,8 @@ pub struct TaskScheduler<S, P> {
     pub(super) admission_needs: Needs,
     pub(super) rebalance: Box<dyn Rebalance>,
     pub(super) rebalance_needs: Needs,
+    /// It looks at tasks in flight at all.
+    pub(super) watches: bool,
     /// Tasks in flight that the rebalance policy wants to look at: when, and which attempt.
     pub(super) lookouts: BTreeSet<(Time, TaskKey, u32)>,
     /// What is still in flight of tasks that were answered elsewhere or taken back.
@@ -141,6 +143,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             admission_needs: Needs::empty(),
             rebalance: Box::new(rebalance::None),
             rebalance_needs: Needs::empty(),
+            watches: false,
             lookouts: BTreeSet::new(),
             ghosts: Ghosts::default(),
             growth: Growth::default(),
@@ -344,7 +347,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         self.admission.on_leave(&AdmissionCx::new(now, self.placement.roster()), ix);
         self.engines.set_presence(id, Presence::Gone);
         let engine = self.engines.get_mut(id);
-        engine.running = Vec::new();
+        engine.running = SmallVec::new();
         engine.sent = VecDeque::new();
         engine.parked.clear();
     }

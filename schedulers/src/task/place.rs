@@ -131,13 +131,19 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         }
         // The first task parked on each engine that has room now. Within a queue standings only grow in here, so whatever is on top is
         // brought up to date or right.
+        if self.can_place_nothing() {
+            return;
+        }
         let opened = std::mem::take(&mut self.turn.opened);
-        let mut firsts: BinaryHeap<Reverse<(Standing, TaskKey, EngineId)>> = BinaryHeap::with_capacity(opened.len());
+        let mut firsts: BinaryHeap<Reverse<(Standing, TaskKey, EngineId)>> = BinaryHeap::new();
         for id in opened {
             firsts.extend(self.first_bound_for(id).map(|(standing, key)| Reverse((standing, key, id))));
         }
         // A scheme may put a few tasks off, and others go ahead of them. What is not looked at then is looked at with the next event.
         while self.set_aside.len() < LOOK_AHEAD {
+            if self.can_place_nothing() {
+                return;
+            }
             let bound = self.first_bound(&mut firsts);
             let next = [self.first_ready(), self.first_released(), self.first_turned_away(), bound];
             let next = next.into_iter().flatten().min();
@@ -147,6 +153,16 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         self.turn.opened.extend(firsts.into_iter().map(|Reverse((_, _, id))| id));
         self.turn.opened.sort_unstable();
         self.turn.opened.dedup();
+    }
+
+    /// Whether no task waits that has not been put off, or no engine has room: then there is nothing to look at, and nothing to remember.
+    fn can_place_nothing(&mut self) -> bool {
+        let nothing = self.waiting == self.set_aside.len() || self.placement.roster().open_count() == 0;
+        if nothing {
+            self.turn.opened.clear();
+            self.turn.released.clear();
+        }
+        nothing
     }
 
     /// The first of the tasks that wait for engines which have room now.
@@ -336,8 +352,12 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let place = running.len() as u32;
         running.push(key);
         self.counters.dispatched += 1;
-        self.note_sent(engine, self.counters.dispatched, key);
-        let look_at = self.ask_lookout(now, key, ix);
+        let look_at = if self.watches {
+            self.note_sent(engine, self.counters.dispatched, key);
+            self.ask_lookout(now, key, ix)
+        } else {
+            None
+        };
         let task = &mut self.tasks[key];
         task.attempt += 1;
         task.state = State::Running;

@@ -154,12 +154,18 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     fn swap_rebalance(&mut self, now: Time, rebalance: Box<dyn Rebalance>) {
         self.rebalance_needs = rebalance.needs();
+        self.watches = rebalance.watches();
         self.rebalance = rebalance;
         self.sum_needs();
         self.lookouts.clear();
+        for id in self.engines.ids().map(super::EngineId) {
+            self.engines.get_mut(id).sent.clear();
+        }
         for (key, ix) in self.running_in_order() {
             let Some(at) = self.tasks[key].runs.iter().position(|run| run.ix == ix) else { continue };
             let run = self.tasks[key].runs[at];
+            // Also if this one does not watch: what is being taken back has to know what is before it.
+            self.note_sent(run.engine, run.dispatch, key);
             // What is being taken back already is seen through.
             let look_at = match run.recall {
                 Recall::No => self.ask_lookout(now, key, ix),
