@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::event::{Action, Reason};
 use super::known::EngineId;
 use super::machine::TaskScheduler;
-use super::spec::{Dependency, InvalidSpec, TaskSpec};
+use super::spec::{InvalidSpec, TaskSpec};
 use super::state::{Edge, Progress, State, Task};
 use super::{FailKind, TaskKey};
 
@@ -24,6 +24,14 @@ pub(super) fn read_word(word: u32) -> Option<(bool, Option<EngineId>, u8)> {
     (word != 0).then(|| (word & 3 == 1, (word >> 7).checked_sub(1).map(EngineId), (word >> 2 & 31) as u8))
 }
 
+/// What a dependency is when its task is submitted.
+#[derive(Clone, Copy)]
+enum Resolved {
+    /// It has ended: well or not, where, with a result of this class of sizes.
+    Ended(bool, Option<EngineId>, u8),
+    Live(TaskKey),
+}
+
 impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     pub(super) fn submit(&mut self, now: Time, id: &str, spec: Result<TaskSpec, InvalidSpec>, payload: P, bytes: usize) {
         let hash = self.hash(id);
@@ -34,11 +42,14 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             return self.refuse(id, payload, FailKind::QueueFull);
         }
         let Ok(spec) = spec else { return self.refuse(id, payload, FailKind::InvalidDependency) };
-        if !self.is_valid(id, &spec.after) || !self.is_valid(id, &spec.follow) {
-            return self.refuse(id, payload, FailKind::InvalidDependency);
-        }
+        let Some(dependencies) = self.resolve(&spec) else { return self.refuse(id, payload, FailKind::InvalidDependency) };
         let mut task = self.new_task(now, (id, hash), &spec, payload, bytes);
-        let waits_for = self.count_ended(&spec, &mut task);
+        for &(edge, dependency) in &dependencies {
+            match dependency {
+                Resolved::Ended(ok, engine, size) => task.dependency_ended(edge, ok, engine, size),
+                Resolved::Live(key) => task.waits_for.push(key),
+            }
+        }
         if self.is_hopeless(&task) {
             return self.refuse(id, task.payload, FailKind::ImpossibleDependency);
         }
@@ -47,12 +58,15 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let key = self.tasks.insert(task);
         let tasks = &self.tasks;
         self.by_id.insert_unique(hash, key, |&key| tasks[key].hash);
-        for (dependency, edge) in waits_for {
-            self.tasks[dependency].dependents.push((key, edge));
-            self.tasks[key].waits_for.push(dependency);
+        for (edge, dependency) in dependencies {
+            if let Resolved::Live(dependency) = dependency {
+                self.tasks[dependency].dependents.push((key, edge));
+            }
         }
-        for engine in self.bonds(key) {
-            self.bind(key, engine);
+        if self.tasks[key].targets.is_some() || !spec.follow.ids.is_empty() {
+            for engine in self.bonds(key) {
+                self.bind(key, engine);
+            }
         }
         self.note_submitted(key);
         self.start_waiting(now, key);
@@ -67,10 +81,23 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         self.actions.push_back(Action::Fail { id: id.into(), kind, engine: None, payload });
     }
 
-    /// Every dependency is another task that has been submitted, and some outcome counts.
-    fn is_valid(&self, id: &str, dependency: &Dependency) -> bool {
-        let known = |other: &str| other != id && (self.find(other).is_some() || self.ledger.get(other) != 0);
-        dependency.ids.is_empty() || (dependency.success || dependency.failure) && dependency.ids.iter().all(|other| known(other))
+    /// What each dependency is by now; nothing unless every one is another task that has been submitted, and some outcome counts.
+    /// O(dependencies). The task itself is not known yet.
+    fn resolve(&self, spec: &TaskSpec) -> Option<SmallVec<[(Edge, Resolved); 4]>> {
+        let mut resolved = SmallVec::new();
+        for (dependency, edge) in [(&spec.after, Edge::After), (&spec.follow, Edge::Follow)] {
+            if !dependency.ids.is_empty() && !dependency.success && !dependency.failure {
+                return None;
+            }
+            for other in &dependency.ids {
+                let found = match self.find(other) {
+                    Some(key) => Resolved::Live(key),
+                    None => read_word(self.ledger.get(other)).map(|(ok, engine, size)| Resolved::Ended(ok, engine, size))?,
+                };
+                resolved.push((edge, found));
+            }
+        }
+        Some(resolved)
     }
 
     fn new_task(&mut self, now: Time, (id, hash): (&str, u64), spec: &TaskSpec, payload: P, bytes: usize) -> Box<Task<P>> {
@@ -116,20 +143,6 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             dependents: Vec::new(),
             dead_dependents: 0,
         })
-    }
-
-    /// Applies the dependencies that have ended already and returns the others.
-    fn count_ended(&self, spec: &TaskSpec, task: &mut Task<P>) -> Vec<(TaskKey, Edge)> {
-        let mut live = Vec::new();
-        for (dependency, edge) in [(&spec.after, Edge::After), (&spec.follow, Edge::Follow)] {
-            for id in &dependency.ids {
-                match read_word(self.ledger.get(id)) {
-                    Some((ok, engine, size)) => task.dependency_ended(edge, ok, engine, size),
-                    None => live.extend(self.find(id).map(|key| (key, edge))),
-                }
-            }
-        }
-        live
     }
 
     /// The engines a task is bound to by now.
