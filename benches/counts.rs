@@ -203,7 +203,8 @@ fn pump(what: &str, count: u64) {
 }
 
 fn wire(what: &str, count: u64) {
-    let mut session = Session::new(Signer::new(b"c8a26bde-323a3fc84006137c3c739507"), "16f43436-8457fd95b32b1fb3fb111d03", "user", 1);
+    let mut session =
+        Session::new(Signer::new(b"c8a26bde-323a3fc84006137c3c739507"), "16f43436-8457fd95b32b1fb3fb111d03", "user", 1);
     let metadata = br#"{"after": [], "follow": [], "timeout": 0.0, "targets": [], "retries": 0, "label": null}"#;
     let now = Date::from_unix_us(1_790_000_000_239_356);
     let parts = session.compose("apply_request", now, b"{}", metadata, b"{}".to_vec());

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use pointsman::core::hub::driver::HubInput;
+use pointsman::core::hub::{Copied, Topic};
 use pointsman::core::net::{Frame, Mailbox, Outbox, pack};
 use pointsman::core::relay::{Command, Direction, NoTap, Pairing, PublishTap, Relay, Tap};
 
@@ -54,14 +55,17 @@ struct Message {
 }
 
 /// What our hub would get, without a hub: packed, batched, taken by another thread and let go.
-struct PackTap(Outbox<HubInput>);
+struct PackTap(Outbox<HubInput>, Vec<Copied>);
 
 impl Tap for PackTap {
     fn copy(&mut self, _direction: Direction, frames: &mut [Frame]) {
-        use pointsman::core::hub::{Copied, Topic};
-        let message = std::sync::Arc::new(pack(frames));
-        let bytes = message.size_bytes();
-        self.0.send(HubInput::Copied(Copied { topic: Topic::In, message }), bytes);
+        self.1.push(Copied { topic: Topic::In, message: std::sync::Arc::new(pack(frames)) });
+    }
+
+    fn flush(&mut self) {
+        if !self.1.is_empty() {
+            self.0.send(HubInput::Copied(std::mem::take(&mut self.1)), 0);
+        }
     }
 }
 
@@ -131,7 +135,7 @@ impl Bench {
                 Relay::new(front, back, pairing, tap).expect("a relay").run(&mailbox).expect("a run");
             }
             Contender::Hub => {
-                Relay::new(front, back, pairing, PackTap(to_hub)).expect("a relay").run(&mailbox).expect("a run");
+                Relay::new(front, back, pairing, PackTap(to_hub, Vec::new())).expect("a relay").run(&mailbox).expect("a run");
             }
             Contender::Alone => {
                 Relay::new(front, back, pairing, NoTap).expect("a relay").run(&mailbox).expect("a run");
@@ -148,8 +152,7 @@ impl Bench {
             }
         };
         let relay = std::thread::Builder::new().name(format!("{contender:?}")).spawn(relay).expect("a thread");
-        let bench =
-            Bench { contender, source, sink, subscriber, hub, commands, steering, go, relay, _context: context };
+        let bench = Bench { contender, source, sink, subscriber, hub, commands, steering, go, relay, _context: context };
         bench.tell(Command::Pause);
         bench
     }
@@ -300,14 +303,8 @@ fn main() {
         Message { name: "1 frame", frames: vec![part(100)], swap: false, count: count(2_000) },
         Message { name: "1 MiB", frames: vec![part(1 << 20)], swap: false, count: count(100) },
     ];
-    let contenders = [
-        Contender::Watched,
-        Contender::Unwatched,
-        Contender::Hub,
-        Contender::Alone,
-        Contender::Proxy,
-        Contender::Pyzmq,
-    ];
+    let contenders =
+        [Contender::Watched, Contender::Unwatched, Contender::Hub, Contender::Alone, Contender::Proxy, Contender::Pyzmq];
     println!("{:>8} {:>10} {:>12} {:>10} {:>10}", "message", "relay", "ns/message", "to pyzmq", "to proxy");
     let mut results = Vec::new();
     for message in &messages {

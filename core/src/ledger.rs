@@ -34,6 +34,7 @@ pub struct Ledger {
 struct Table {
     prefix: Box<str>,
     /// In pieces, so that growing never moves what is there.
+    #[allow(clippy::vec_box, reason = "a vector of pieces would move them as it grows")]
     words: Vec<Box<[u32; PIECE]>>,
     used: u64,
 }
@@ -148,11 +149,9 @@ impl Ledger {
 
     /// Heap bytes held. O(sessions).
     pub fn heap_bytes(&self) -> usize {
-        let tables: usize = self.tables.iter().map(|table| 2 * table.prefix.len() + (4 * PIECE + 8) * table.words.capacity()).sum();
-        tables
-            + self.tables.capacity() * size_of::<Table>()
-            + self.places.allocation_size()
-            + self.sparse.allocation_size()
+        let tables: usize =
+            self.tables.iter().map(|table| 2 * table.prefix.len() + (4 * PIECE + 8) * table.words.capacity()).sum();
+        tables + self.tables.capacity() * size_of::<Table>() + self.places.allocation_size() + self.sparse.allocation_size()
     }
 }
 

@@ -162,7 +162,7 @@ impl Decoder {
     ///
     /// # Errors
     /// If the other side does not keep to the protocol. The connection is then of no use.
-    pub fn next(&mut self) -> Result<Option<Message<'_>>, ZmtpError> {
+    pub fn next_message(&mut self) -> Result<Option<Message<'_>>, ZmtpError> {
         self.let_go();
         if self.phase == Phase::Greeting {
             let Some(greeting) = self.buffer[self.start..self.end].first_chunk::<GREETING_BYTES>() else { return Ok(None) };
@@ -274,7 +274,7 @@ mod tests {
             let mut seen: Vec<Vec<Vec<u8>>> = Vec::new();
             for piece in bytes.chunks(step) {
                 feed(&mut decoder, piece);
-                while let Some(message) = decoder.next().unwrap() {
+                while let Some(message) = decoder.next_message().unwrap() {
                     seen.push(message.frames().map(<[u8]>::to_vec).collect());
                 }
             }
@@ -287,7 +287,7 @@ mod tests {
         let outcome = |bytes: &[u8]| {
             let mut decoder = Decoder::new(1000);
             feed(&mut decoder, bytes);
-            decoder.next().map(drop)
+            decoder.next_message().map(drop)
         };
         assert_eq!(outcome(&[b'G'; 64]), Err(ZmtpError::Greeting));
         let mut curve = hello("DEALER", b"");

@@ -205,6 +205,7 @@ impl Controller {
         }
         let records = Records { db: open_records(config)?, retention: config.records.retention.clone() };
 
+        let keeps_records = config.records.store != Store::None;
         let mut crew = Crew::new()?;
         let (hub_outbox, hub_mailbox) = Mailbox::<HubInput>::new(HUB_BACKLOG.0, HUB_BACKLOG.1)?;
         let (tasks_outbox, tasks_mailbox) = Mailbox::<TaskInput>::new(NEWS_BACKLOG.0, NEWS_BACKLOG.1)?;
@@ -223,13 +224,12 @@ impl Controller {
                 let relay = Relay::new(front, back, pairing, NoTap)?;
                 crew.start(name, stop, move || Ok(relay.run(&commands)?))?;
             } else {
-                let relay = Relay::new(front, back, pairing, HubTap::new(name, hub_outbox.clone()))?;
+                let relay = Relay::new(front, back, pairing, HubTap::new(name, hub_outbox.clone(), keeps_records))?;
                 crew.start(name, stop, move || Ok(relay.run(&commands)?))?;
             }
         }
         let mut scheduler = TaskScheduler::new(scheme, limits, seed);
         scheduler.change(Time::ZERO, others);
-        let keeps_records = config.records.store != Store::None;
         let mut options = TaskOptions { log_decisions: config.policy.log_decisions, decisions: None, shadows, keeps_records };
         if let Some(path) = config.policy.decision_file.as_ref().filter(|_| options.log_decisions > 0) {
             options.decisions = Some(decision_file(path)?);

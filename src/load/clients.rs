@@ -269,7 +269,7 @@ impl Clients {
         loop {
             let more = link.read()?;
             let now = self.clock.now();
-            while let Some(message) = link.inbox.next()? {
+            while let Some(message) = link.inbox.next_message()? {
                 let Some((id, status)) = read_reply(&message, self.speaker.signer()) else { continue };
                 let Some(number) = self.speaker.number(&id) else { continue };
                 let slot = number.checked_sub(self.first).and_then(|at| self.under_way.get_mut(at as usize));

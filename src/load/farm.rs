@@ -179,7 +179,7 @@ impl Work {
                     let Some(pong) = &mut engine.pong else { return Ok(()) };
                     loop {
                         let more = pong.read()?;
-                        while pong.inbox.next()?.is_some() {}
+                        while pong.inbox.next_message()?.is_some() {}
                         if !more {
                             return Ok(pong.flush()?);
                         }
@@ -207,7 +207,7 @@ impl Work {
     fn registered(&mut self) -> anyhow::Result<()> {
         loop {
             let more = self.registration.read()?;
-            while let Some(message) = self.registration.inbox.next()? {
+            while let Some(message) = self.registration.inbox.next_message()? {
                 let content: Value = serde_json::from_slice(message.frame(5)).context("its answer")?;
                 let Some(number) = content["id"].as_u64().filter(|_| content["status"] == "ok") else {
                     bail!("the controller refuses an engine: {}", content["evalue"]);
@@ -230,7 +230,7 @@ impl Work {
     fn pinged(&mut self) -> anyhow::Result<()> {
         loop {
             let more = self.ping.read()?;
-            while let Some(message) = self.ping.inbox.next()? {
+            while let Some(message) = self.ping.inbox.next_message()? {
                 for engine in &mut self.engines {
                     let Some(pong) = &mut engine.pong else { continue };
                     pong.push(message.frames());
@@ -257,8 +257,8 @@ impl Work {
     fn run_requests(&mut self, at: usize, link: &mut Link) -> anyhow::Result<()> {
         loop {
             let more = link.read()?;
-            while let Some(message) = link.inbox.next()? {
-                let Some((client, parts, duration_ns)) = read_request(&message, self.speaker.signer()) else { continue };
+            while let Some(message) = link.inbox.next_message()? {
+                let Some((client, header, duration_ns)) = read_request(&message, self.speaker.signer()) else { continue };
                 let now = self.clock.now();
                 let engine = &mut self.engines[at];
                 if duration_ns == NEVER_NS {
@@ -268,7 +268,7 @@ impl Work {
                     let started = self.speaker.date(now).to_owned();
                     let to = (&engine.uuid[..], client, &started[..]);
                     self.sent += 1;
-                    answer(&mut self.speaker, &mut link.outbox, now, self.sent, to, parts[0], &self.result);
+                    answer(&mut self.speaker, &mut link.outbox, now, self.sent, to, header, &self.result);
                     continue;
                 }
                 let begins = engine.free_at.max(now);
@@ -276,7 +276,7 @@ impl Work {
                 let ahead_us = i64::try_from((begins - now).as_micros()).unwrap_or(0);
                 let date = pointsman_core::date::Date::from_unix_us(Clock::date().as_unix_us() + ahead_us);
                 self.job_number += 1;
-                let job = Job { engine: at, client: client.to_vec(), header: parts[0].to_vec(), started: date.to_string() };
+                let job = Job { engine: at, client: client.to_vec(), header: header.to_vec(), started: date.to_string() };
                 self.jobs.insert((engine.free_at, self.job_number), job);
             }
             if !more {
@@ -323,14 +323,14 @@ impl Work {
     }
 }
 
-/// Who asked, the parts of a genuine request, and how long it takes: its first buffer says so in nanoseconds.
-fn read_request<'m>(message: &Message<'m>, signer: &Signer) -> Option<(&'m [u8], [&'m [u8]; 4], u64)> {
+/// Who asked, the header of a genuine request, and how long it takes: its first buffer says so in nanoseconds.
+fn read_request<'m>(message: &Message<'m>, signer: &Signer) -> Option<(&'m [u8], &'m [u8], u64)> {
     let delimiter = find_delimiter(message.frames())?;
     let part = |offset: usize| message.frame(delimiter + offset);
     let parts = [part(2), part(3), part(4), part(5)];
     signer.verify(part(1), parts).ok()?;
     let duration_ns = part(6).first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    Some((message.frame(0), parts, duration_ns))
+    Some((message.frame(0), parts[0], duration_ns))
 }
 
 /// Writes the answer of an engine to a client, to a request of this header.

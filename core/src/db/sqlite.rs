@@ -115,9 +115,7 @@ fn to_sql(form: Form, field: &Field) -> ToSqlOutput<'_> {
         (_, Field::Text(text)) => ToSqlOutput::from(&**text),
         (_, Field::Date(date)) => ToSqlOutput::from(isoformat(*date)),
         (_, Field::Json(json)) => match serde_json::from_slice(json) {
-            Ok(Value::String(text)) if form == Form::Date => {
-                ToSqlOutput::from(Date::parse(&text).map_or(text, isoformat))
-            }
+            Ok(Value::String(text)) if form == Form::Date => ToSqlOutput::from(Date::parse(&text).map_or(text, isoformat)),
             Ok(Value::String(text)) => ToSqlOutput::from(text),
             Ok(Value::Null) | Err(_) => ToSqlOutput::from(Null),
             Ok(other) => ToSqlOutput::from(other.to_string()),

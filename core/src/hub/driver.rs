@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::engines::EngineNumber;
 use super::engines::EnginesState;
 use super::machine::{Action, Copied, DaskAddress, DaskOrder, DbReply, Event, Hub, Now, Reason};
@@ -12,26 +14,26 @@ use super::news::TaskNews;
 pub use super::store::Records;
 use super::store::{self, Calls, Job};
 use crate::Multipart;
-use crate::db::DbError;
-use crate::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Outbox, Port, PortError};
+use crate::db::{DbError, Patch};
+use crate::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Outbox, Port, PortError, wait};
 
 /// Messages taken from one source before the next has its turn.
 const BURST: usize = 64;
 /// The most work that may wait for the store.
 const MAX_JOBS: usize = 4_000_000;
-const MAX_JOB_BYTES: usize = 2 << 30;
+const MAX_JOB_BYTES: usize = 1 << 30;
 /// Identities whose way back is remembered when there are two query sockets.
 const MAX_ASKERS: usize = 100_000;
 /// How long copies of messages gather before the next look: woken for each, this thread would take more time from the others than its work does.
-const GATHER_MS: i64 = 2;
+const GATHER: Duration = Duration::from_millis(2);
 /// How long changes of engines are gathered before they are written down.
 const SAVE_AFTER: Duration = Duration::from_millis(200);
 
 /// What other threads tell the hub.
 #[derive(Debug)]
 pub enum HubInput {
-    /// A message passed by.
-    Copied(Copied),
+    /// Messages passed by.
+    Copied(Vec<Copied>),
     /// What happened to tasks, in order.
     Tasks(Vec<TaskNews>),
     /// The store's answer.
@@ -102,6 +104,7 @@ pub fn run(
         calls: calls.clone(),
         // The query socket that each identity came by; with one socket it is never asked.
         came_by: hashbrown::HashMap::default(),
+        shed_records: 0,
         lost_records: 0,
         gathers: false,
         save_at: None,
@@ -130,6 +133,7 @@ struct Driver {
     jobs: Outbox<Job>,
     calls: Calls,
     came_by: hashbrown::HashMap<Vec<u8>, usize, foldhash::fast::FixedState>,
+    shed_records: u64,
     lost_records: u64,
     /// Copies have just come, and more are likely to.
     gathers: bool,
@@ -153,12 +157,18 @@ impl Driver {
         let mut batch = Vec::new();
         loop {
             let mut busy = false;
-            inputs.take(BURST * 16, &mut batch);
+            inputs.take(BURST, &mut batch);
             self.gathers |= !batch.is_empty();
             for input in batch.drain(..) {
                 busy = true;
                 let event = match input {
-                    HubInput::Copied(copied) => Event::Copied(copied),
+                    HubInput::Copied(messages) => {
+                        for copied in messages {
+                            hub.handle(self.now(), Event::Copied(copied));
+                            let _ = self.act(hub, outlet); // what passes by ends nothing
+                        }
+                        continue;
+                    }
                     HubInput::Tasks(news) => {
                         for news in news {
                             hub.handle(self.now(), Event::Task(news));
@@ -178,7 +188,7 @@ impl Driver {
                 }
             }
             for _ in 0..BURST * 4 {
-                if !self.pong.take(&mut buffer)? {
+                if self.pong.is_idle() || !self.pong.take(&mut buffer)? {
                     break;
                 }
                 busy = true;
@@ -189,7 +199,7 @@ impl Driver {
             }
             let mut subscribed = false;
             for _ in 0..BURST {
-                if !self.notifications.take(&mut buffer)? {
+                if self.notifications.is_idle() || !self.notifications.take(&mut buffer)? {
                     break;
                 }
                 busy = true;
@@ -200,7 +210,7 @@ impl Driver {
             }
             for index in 0..self.queries.len() {
                 for _ in 0..BURST {
-                    if !self.queries[index].take(&mut buffer)? {
+                    if self.queries[index].is_idle() || !self.queries[index].take(&mut buffer)? {
                         break;
                     }
                     busy = true;
@@ -228,30 +238,25 @@ impl Driver {
                 self.save_at = None;
                 outlet.engines_changed(&hub.engines_state());
             }
-            if !busy {
-                self.sleep(hub, inputs)?;
-            }
+            self.sleep(hub, inputs, busy)?;
         }
     }
 
-    fn sleep(&mut self, hub: &Hub, inputs: &Mailbox<HubInput>) -> Result<(), PortError> {
+    /// Sleeps until there is something to do; while busy, only looks which sockets have something.
+    fn sleep(&mut self, hub: &Hub, inputs: &Mailbox<HubInput>, busy: bool) -> Result<(), PortError> {
         let now = self.clock.now();
         let next = hub.poll_timeout(now);
-        let wait = self.save_at.map_or(next, |at| next.min(at)).saturating_sub(now);
-        let mut items = vec![
-            zmq::PollItem::from_fd(inputs.fd(), zmq::POLLIN),
-            self.pong.socket().as_poll_item(zmq::POLLIN),
-            self.notifications.socket().as_poll_item(zmq::POLLIN),
-        ];
-        items.extend(self.queries.iter().map(|query| query.socket().as_poll_item(zmq::POLLIN)));
-        let wait_ms = wait.as_millis() as i64 + 1;
-        // A client that waits for the store's answer is not kept waiting for this.
-        let gathers = std::mem::take(&mut self.gathers) && !hub.awaits_records();
-        let polled = if gathers { zmq::poll(&mut items[1..], wait_ms.min(GATHER_MS)) } else { zmq::poll(&mut items, wait_ms) };
-        match polled {
-            Ok(_) | Err(zmq::Error::EINTR) => Ok(()),
-            Err(error) => Err(error.into()),
+        let left = self.save_at.map_or(next, |at| next.min(at)).saturating_sub(now);
+        let ports: SmallVec<[&Port; 4]> = [&self.pong, &self.notifications].into_iter().chain(&self.queries).collect();
+        if busy {
+            wait(&ports, [], Some(Duration::ZERO))?;
+        } else if std::mem::take(&mut self.gathers) && !hub.awaits_records() {
+            // A client that waits for the store's answer is not kept waiting for this.
+            wait(&ports, [], Some(left.min(GATHER)))?;
+        } else {
+            wait(&ports, [inputs.fd()], Some(left))?;
         }
+        Ok(())
     }
 
     /// Does what the hub says; true if it says stop.
@@ -275,18 +280,7 @@ impl Driver {
                 Action::EngineUp { uuid, number } => outlet.engine_up(&uuid, number),
                 Action::EngineDown { uuid, number } => outlet.engine_down(&uuid, number),
                 Action::Resubmit(request) => outlet.resubmit(request),
-                Action::Record { id, patch, create } => {
-                    let bytes = patch.size_bytes();
-                    if !self.jobs.send(Job::Merge { id, patch, create }, bytes) {
-                        self.lost_records += 1;
-                        let total = self.lost_records;
-                        self.complaints.note(
-                            self.clock.now(),
-                            "task record lost",
-                            format_args!("the store is too slow, {total} updates lost so far; tasks are not affected"),
-                        );
-                    }
-                }
+                Action::Record { id, patch, create } => self.record(id, patch, create),
                 Action::Db(number, call) => {
                     let bytes = call.size_bytes();
                     self.calls.insert(number, call);
@@ -303,6 +297,30 @@ impl Driver {
             }
         }
         false
+    }
+
+    /// Gives the store an update. Once too much waits there updates come without buffers, once twice as much does they do not come.
+    fn record(&mut self, id: String, mut patch: Patch, create: bool) {
+        let bytes = patch.size_bytes();
+        if self.jobs.has_room(bytes) {
+            self.jobs.send(Job::Merge { id, patch, create }, bytes);
+            return;
+        }
+        (patch.buffers, patch.result_buffers) = (None, None);
+        let bytes = patch.size_bytes();
+        let now = self.clock.now();
+        if self.jobs.send_urgent(Job::Merge { id, patch, create }, bytes) {
+            self.shed_records += 1;
+            let total = self.shed_records;
+            let detail =
+                format_args!("the store is too slow, {total} updates made without buffers so far; tasks are not affected");
+            self.complaints.note(now, "task record shortened", detail);
+        } else {
+            self.lost_records += 1;
+            let total = self.lost_records;
+            let detail = format_args!("the store is too slow, {total} updates lost so far; tasks are not affected");
+            self.complaints.note(now, "task record lost", detail);
+        }
     }
 
     fn complain(&mut self, reason: &Reason) {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::answers::{REQUEST_NOT_KEPT, lacks_request};
 use super::machine::{Action, Hub, InFlight, Now, Reason, Topic};

@@ -119,6 +119,7 @@ impl<T: Tap> Relay<T> {
                     drained &= self.burst(Direction::Out, &mut buffer)? < BURST;
                 }
             }
+            self.tap.flush();
             if !self.held.is_empty() && self.clock.now() >= self.retry_at {
                 self.retry_at = self.clock.now() + RETRY;
                 let back = &self.back;

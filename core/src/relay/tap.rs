@@ -16,6 +16,9 @@ pub trait Tap {
     /// Called now and then, and before the first message after a while: the time to see whether anybody watches.
     fn refresh(&mut self) {}
 
+    /// Called at the end of a burst: the time to hand over what was gathered.
+    fn flush(&mut self) {}
+
     /// Called with the frames as they are about to be sent. They may be shared, and must be left as they are.
     fn copy(&mut self, direction: Direction, frames: &mut [Frame]);
 }

@@ -167,5 +167,4 @@ impl KnownEngines {
     pub(super) fn ids(&self) -> std::ops::Range<u32> {
         0..self.list.len() as u32
     }
-
 }

@@ -144,10 +144,15 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             if self.can_place_nothing() {
                 return;
             }
-            let bound = self.first_bound(&mut firsts);
-            let next = [self.first_ready(), self.first_released(), self.first_turned_away(), bound];
-            let next = next.into_iter().flatten().min();
-            let Some((_, key)) = next else { return };
+            // Mostly all that waits may go anywhere.
+            let next = if firsts.is_empty() && self.turned_away.is_empty() {
+                self.first_ready()
+            } else {
+                let bound = self.first_bound(&mut firsts);
+                let next = [self.first_ready(), self.first_released(), self.first_turned_away(), bound];
+                next.into_iter().flatten().min()
+            };
+            let Some((_, key)) = next else { return self.turn.released.clear() };
             self.place(now, key);
         }
         self.turn.opened.extend(firsts.into_iter().map(|Reverse((_, _, id))| id));
