@@ -149,8 +149,11 @@ impl Ledger {
 
     /// Heap bytes held. O(sessions).
     pub fn heap_bytes(&self) -> usize {
-        let tables: usize =
-            self.tables.iter().map(|table| 2 * table.prefix.len() + (4 * PIECE + 8) * table.words.capacity()).sum();
+        let tables: usize = self
+            .tables
+            .iter()
+            .map(|table| 2 * table.prefix.len() + 4 * PIECE * table.words.len() + 8 * table.words.capacity())
+            .sum();
         tables + self.tables.capacity() * size_of::<Table>() + self.places.allocation_size() + self.sparse.allocation_size()
     }
 }

@@ -67,7 +67,9 @@ pub fn run(plan: &Plan, which: &Which, progress: &dyn Fn(&str, f64)) -> anyhow::
         Which::Own(options) => {
             let mut command = vec![target::this_program()?, "controller".into(), "--log-level=40".into()];
             // Engines are known at the first ping; and beyond a number they answer no second one.
-            command.push(format!("--ping={}", if plan.engines > HEARTS_UP_TO { 60_000 } else { 500 }));
+            if !options.iter().any(|option| option.starts_with("--ping")) {
+                command.push(format!("--ping={}", if plan.engines > HEARTS_UP_TO { 60_000 } else { 500 }));
+            }
             command.extend(options.iter().cloned());
             Target::start(&command)?
         }
@@ -173,6 +175,9 @@ fn round(before: &Usage, after: &Usage, seen: &clients::Seen, seconds: f64) -> R
     let answered = (seen.done + seen.failed).max(1) as f64;
     let us_per_task = |cpu_s: f64| cpu_s * 1e6 / answered;
     let threads = after.threads.iter().map(|(name, cpu_s)| (name, us_per_task(cpu_s - before.threads.get(name).unwrap_or(&0.0))));
+    let of_process = |(pid, cpu_s): (&i32, &f64)| us_per_task(cpu_s - before.by_process.get(pid).unwrap_or(&0.0));
+    let mut processes: Vec<f64> = after.by_process.iter().map(of_process).collect();
+    processes.sort_by(|a, b| b.total_cmp(a));
     Round {
         seconds,
         done: seen.done,
@@ -180,6 +185,7 @@ fn round(before: &Usage, after: &Usage, seen: &clients::Seen, seconds: f64) -> R
         tasks_per_s: (seen.done + seen.failed) as f64 / seconds,
         cpu_us_per_task: us_per_task(after.cpu_s - before.cpu_s),
         threads_us_per_task: threads.filter(|(_, us)| *us > 0.05).map(|(name, us)| (name.clone(), us)).collect(),
+        processes_us_per_task: processes,
         rss_bytes: after.rss_bytes,
         processes: after.processes,
         latency_us: Latency::from(&seen.latency_us),

@@ -75,6 +75,8 @@ pub struct Round {
     pub cpu_us_per_task: f64,
     /// The same by names of threads, as far as they matter.
     pub threads_us_per_task: BTreeMap<String, f64>,
+    /// The same of each process, the busiest first.
+    pub processes_us_per_task: Vec<f64>,
     /// Resident bytes at its end.
     pub rss_bytes: u64,
     /// The controller's processes.

@@ -141,7 +141,9 @@ impl Target {
             let Ok(process) = Process::new(pid) else { continue };
             let Ok(stat) = process.stat() else { continue };
             usage.processes += 1;
-            usage.cpu_s += (stat.utime + stat.stime) as f64 / ticks;
+            let cpu_s = (stat.utime + stat.stime) as f64 / ticks;
+            usage.cpu_s += cpu_s;
+            usage.by_process.insert(pid, cpu_s);
             usage.rss_bytes += stat.rss * procfs::page_size();
             for task in process.tasks().into_iter().flatten().flatten() {
                 let Ok(stat) = task.stat() else { continue };
@@ -184,6 +186,8 @@ pub struct Usage {
     pub cpu_s: f64,
     /// Resident bytes.
     pub rss_bytes: u64,
+    /// The same of each, by its number.
+    pub by_process: BTreeMap<i32, f64>,
     /// CPU seconds of threads of the same name.
     pub threads: BTreeMap<String, f64>,
 }
