@@ -12,6 +12,9 @@ use super::tap::{Direction, Tap};
 /// Messages passed in one direction before the other has its turn.
 const BURST: usize = 32;
 
+/// How often the tap may see whether anybody watches: it costs a system call.
+const REFRESH: Duration = Duration::from_millis(1);
+
 /// Which sockets a relay joins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pairing {
@@ -57,6 +60,7 @@ pub struct Relay<T> {
     counters: Arc<Counters>,
     held: Hold,
     retry_at: Duration,
+    refresh_at: Duration,
     clock: Clock,
 }
 
@@ -79,6 +83,7 @@ impl<T: Tap> Relay<T> {
             counters: Arc::default(),
             held: Hold::default(),
             retry_at: Duration::ZERO,
+            refresh_at: Duration::ZERO,
             clock: Clock::default(),
         })
     }
@@ -113,7 +118,11 @@ impl<T: Tap> Relay<T> {
             }
             let mut drained = true;
             if !paused {
-                self.tap.refresh();
+                let now = self.clock.now();
+                if now >= self.refresh_at {
+                    self.refresh_at = now + REFRESH;
+                    self.tap.refresh();
+                }
                 drained &= self.burst(Direction::In, &mut buffer)? < BURST;
                 if self.pairing != Pairing::OneWay {
                     drained &= self.burst(Direction::Out, &mut buffer)? < BURST;
