@@ -57,6 +57,8 @@ pub(super) struct Clients {
     /// For tasks from `first` on: when it was sent or due, unless it was answered.
     under_way: VecDeque<Option<Duration>>,
     first: u64,
+    /// The number of the first task of the plan; those before it are blocked.
+    base: u64,
     count: usize,
     /// When the next task of an open loop is due.
     due: Duration,
@@ -88,6 +90,7 @@ impl Clients {
             plan: plan.clone(),
             under_way: VecDeque::new(),
             first: 0,
+            base: 0,
             count: 0,
             due: Duration::ZERO,
             seen: Seen::new()?,
@@ -109,8 +112,8 @@ impl Clients {
         Ok(std::mem::replace(&mut self.seen, Seen::new()?))
     }
 
-    /// Composes a task: number, length, ids of tasks to wait for, engines that it must run on.
-    fn compose(&mut self, length_ns: u64, after: &[u64], targets: &str) -> u64 {
+    /// Composes a task of a client: its length, numbers of tasks to wait for, engines that it must run on. Returns its number.
+    fn compose(&mut self, client: usize, length_ns: u64, after: &[u64], targets: &str) -> u64 {
         use std::io::Write as _;
         let number = self.first + self.under_way.len() as u64;
         let now = self.clock.now();
@@ -123,8 +126,7 @@ impl Clients {
         let _ =
             write!(self.metadata, r#"],"follow":[],"timeout":0.0,"targets":[{targets}],"retries":0,"label":null,"quiet":true}}"#);
         self.buffers[0][..8].copy_from_slice(&length_ns.to_le_bytes());
-        let links = self.links.len() as u64;
-        let link = &mut self.links[(number % links) as usize];
+        let link = &mut self.links[client];
         let buffers = self.buffers.iter().map(Vec::as_slice);
         self.speaker.say(&mut link.outbox, now, (number, "apply_request"), [b"{}", &self.metadata, b"{}"], buffers);
         number
@@ -134,8 +136,12 @@ impl Clients {
     fn submit(&mut self, due: Duration) {
         let length = self.plan.duration.draw(&mut self.lengths);
         let number = self.first + self.under_way.len() as u64;
-        let after = self.plan.after.of(number, &mut self.graph);
-        self.compose(u64::try_from(length.as_nanos()).unwrap_or(NEVER_NS - 1), &after, "");
+        // Only on tasks of the same client: another's may come by its connection later than this one.
+        let (links, number) = (self.links.len() as u64, number - self.base);
+        let (client, own) = (number % links, number / links);
+        let mut after = self.plan.after.of(own, &mut self.graph);
+        after.iter_mut().for_each(|earlier| *earlier = self.base + *earlier * links + client);
+        self.compose(client as usize, u64::try_from(length.as_nanos()).unwrap_or(NEVER_NS - 1), &after, "");
         self.under_way.push_back(Some(due));
         self.count += 1;
     }
@@ -143,10 +149,10 @@ impl Clients {
     /// Submits tasks that wait for one that never ends, which occupies a place on the engine of this uuid; returns when the controller has
     /// taken them all.
     pub(super) fn block(&mut self, engine: &str, progress: &dyn Fn(u64)) -> anyhow::Result<()> {
-        let gate = self.compose(NEVER_NS, &[], &format!(r#""{engine}""#));
+        let gate = self.compose(0, NEVER_NS, &[], &format!(r#""{engine}""#));
         self.under_way.push_back(None);
         for n in 0..self.plan.blocked {
-            self.compose(0, &[gate], "");
+            self.compose(0, 0, &[gate], ""); // of the same client, so that it comes later
             self.under_way.push_back(None);
             if n % 64 == 0 {
                 self.flush()?;
@@ -157,19 +163,17 @@ impl Clients {
             }
         }
         self.settle_front();
-        // Whoever is asked last through each connection is answered when all before has been read.
-        for _ in 0..self.links.len() {
-            self.compose(0, &[], "");
-            let now = self.clock.now();
-            self.under_way.push_back(Some(now));
-            self.count += 1;
-        }
+        // What is asked last is answered when all before it has been read.
+        self.compose(0, 0, &[], "");
+        self.under_way.push_back(Some(self.clock.now()));
+        self.count += 1;
         self.flush()?;
         self.last_answer = self.clock.now();
         while self.count > 0 {
             self.wait(Some(Duration::from_millis(100)))?;
             self.check_patience()?;
         }
+        self.base = self.first + self.under_way.len() as u64;
         self.take_seen().map(drop)
     }
 

@@ -1,5 +1,6 @@
 //! Integration tests, in one binary: real controllers with native peers, the command line, and real Python peers.
 
+mod bench;
 mod cli;
 mod demo;
 mod hostile;

@@ -101,6 +101,29 @@ proptest! {
     }
 
     #[test]
+    fn connections_of_any_bytes(pieces in prop::collection::vec(prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..40),
+        Just(pointsman::core::zmtp::hello("DEALER", b"id")),
+        Just(vec![1, 3, 7, 7, 7, 0, 1, 9]),
+        Just(b"\x04\x06\x05READY".to_vec()),
+    ], 0..12)) {
+        let mut decoder = pointsman::core::zmtp::Decoder::new(100_000);
+        let mut bytes = 0;
+        for piece in &pieces {
+            decoder.room(piece.len())[..piece.len()].copy_from_slice(piece);
+            decoder.filled(piece.len());
+            bytes += piece.len();
+            loop {
+                match decoder.next_message() {
+                    Ok(Some(message)) => prop_assert!(message.frames().map(<[u8]>::len).sum::<usize>() <= bytes),
+                    Ok(None) => break,
+                    Err(_) => return Ok(()),
+                }
+            }
+        }
+    }
+
+    #[test]
     fn json_of_any_kind(text in near_json()) {
         let bytes = text.as_bytes();
         let _ = Header::parse(bytes).map(|header| header.date());
