@@ -164,7 +164,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         }
         task.retries -= 1;
         task.blacklist.push(failure.engine);
-        task.last_failure = Some(failure);
+        task.last_failure = Some(Box::new(failure));
         self.counters.retried += 1;
         self.wait_again(now, key);
     }
@@ -242,7 +242,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         }
         self.leave_waiting(now, key);
         match self.tasks[key].last_failure.take() {
-            Some(failure) => self.end_with(key, failure),
+            Some(failure) => self.end_with(key, *failure),
             None => self.fail(key, FailKind::ImpossibleDependency, None),
         }
     }

@@ -171,7 +171,7 @@ pub(super) struct Task<P> {
     /// The deadline it had when it was sent: it applies again if the sending fails.
     pub(super) sent_before: Option<Time>,
     pub(super) attempt: u32,
-    pub(super) last_failure: Option<Failure<P>>,
+    pub(super) last_failure: Option<Box<Failure<P>>>,
     /// Live tasks that this one waits for.
     pub(super) waits_for: SmallVec<[TaskKey; 2]>,
     /// Tasks that wait for this one; may hold dead keys, counted beside.
