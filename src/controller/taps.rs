@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use pointsman_core::hub::driver::HubInput;
 use pointsman_core::hub::{Copied, Topic};
-use pointsman_core::net::{Frame, Outbox, pack};
+use pointsman_core::net::{Frame, Outbox, Taken, pack};
 use pointsman_core::relay::{Direction, Tap};
-use pointsman_core::{DELIMITER, Multipart};
+use pointsman_core::{Envelope, find_delimiter};
 
 /// Frames of a message from its delimiter to its content.
 const WITHOUT_BUFFERS: usize = 6;
@@ -30,18 +30,11 @@ impl HubTap {
     pub(super) fn new(channel: &'static str, hub: Outbox<HubInput>, keeps_records: bool) -> Self {
         HubTap { channel, hub, keeps_records, batch: Vec::new(), bytes: 0, shed: 0, lost: 0 }
     }
-
-    /// Says it at powers of two: a flood of losses must not become a flood of lines.
-    fn say(&self, count: u64, what: &str) {
-        if count.is_power_of_two() {
-            tracing::warn!("{}: the hub is too slow, {count} messages not recorded {what} so far", self.channel);
-        }
-    }
 }
 
 /// How many frames the hub needs of a message of which it keeps no buffers.
 fn needed(frames: &[Frame]) -> usize {
-    let delimiter = frames.iter().take(4).position(|frame| frame.as_ref() == DELIMITER);
+    let delimiter = find_delimiter(frames.iter().map(AsRef::as_ref));
     delimiter.map_or(frames.len(), |at| (at + WITHOUT_BUFFERS).min(frames.len()))
 }
 
@@ -63,23 +56,39 @@ impl Tap for HubTap {
             return;
         }
         let bytes = std::mem::take(&mut self.bytes);
-        if self.hub.has_room(bytes) {
-            self.hub.send(HubInput::Copied(std::mem::take(&mut self.batch)), bytes);
-            return;
-        }
-        // One by one, so that each is counted.
-        for Copied { topic, message } in std::mem::take(&mut self.batch) {
-            let delimiter = message.frames().take(4).position(|frame| frame == DELIMITER);
-            let wanted = delimiter.map_or(message.len(), |at| at + WITHOUT_BUFFERS);
-            let lean = Arc::new(Multipart::pack(message.frames().take(wanted)));
-            let bytes = lean.size_bytes();
-            if self.hub.send_urgent(HubInput::Copied(vec![Copied { topic, message: lean }]), bytes) {
-                self.shed += 1;
-                self.say(self.shed, "with their buffers");
-            } else {
-                self.lost += 1;
-                self.say(self.lost, "at all");
+        let batch = std::mem::take(&mut self.batch);
+        let count = batch.len() as u64;
+        let taken = self.hub.send_or_shed(HubInput::Copied(batch), bytes, |mut input| {
+            let HubInput::Copied(batch) = &mut input else { return (input, bytes) };
+            batch.iter_mut().for_each(leave_out_buffers);
+            let bytes = batch.iter().map(|copied| copied.message.size_bytes()).sum();
+            (input, bytes)
+        });
+        match taken {
+            Taken::Whole => {}
+            Taken::Shed => {
+                say(self.channel, self.shed, count, "with their buffers");
+                self.shed += count;
+            }
+            Taken::Lost => {
+                say(self.channel, self.lost, count, "at all");
+                self.lost += count;
             }
         }
+    }
+}
+
+/// What has no buffers to leave out stays as it is.
+fn leave_out_buffers(copied: &mut Copied) {
+    if let Ok(envelope) = Envelope::open(copied.message.clone()) {
+        copied.message = envelope.without_buffers().message().clone();
+    }
+}
+
+/// Says it when a power of two is reached: a flood of losses must not become a flood of lines.
+fn say(channel: &str, before: u64, more: u64, what: &str) {
+    let now = before + more;
+    if before == 0 || before.ilog2() < now.ilog2() {
+        tracing::warn!("{channel}: the hub is too slow, {now} messages not recorded {what} so far");
     }
 }

@@ -15,7 +15,7 @@ pub use super::store::Records;
 use super::store::{self, Calls, Job};
 use crate::Multipart;
 use crate::db::{DbError, Patch};
-use crate::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Outbox, Port, PortError, wait};
+use crate::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Outbox, Port, PortError, Taken, wait};
 
 /// Messages taken from one source before the next has its turn.
 const BURST: usize = 64;
@@ -300,26 +300,30 @@ impl Driver {
     }
 
     /// Gives the store an update. Once too much waits there updates come without buffers, once twice as much does they do not come.
-    fn record(&mut self, id: String, mut patch: Patch, create: bool) {
+    fn record(&mut self, id: String, patch: Patch, create: bool) {
         let bytes = patch.size_bytes();
-        if self.jobs.has_room(bytes) {
-            self.jobs.send(Job::Merge { id, patch, create }, bytes);
-            return;
-        }
-        (patch.buffers, patch.result_buffers) = (None, None);
-        let bytes = patch.size_bytes();
+        let taken = self.jobs.send_or_shed(Job::Merge { id, patch, create }, bytes, |mut job| {
+            let Job::Merge { patch, .. } = &mut job else { return (job, bytes) };
+            (patch.buffers, patch.result_buffers) = (None, None);
+            let bytes = patch.size_bytes();
+            (job, bytes)
+        });
         let now = self.clock.now();
-        if self.jobs.send_urgent(Job::Merge { id, patch, create }, bytes) {
-            self.shed_records += 1;
-            let total = self.shed_records;
-            let detail =
-                format_args!("the store is too slow, {total} updates made without buffers so far; tasks are not affected");
-            self.complaints.note(now, "task record shortened", detail);
-        } else {
-            self.lost_records += 1;
-            let total = self.lost_records;
-            let detail = format_args!("the store is too slow, {total} updates lost so far; tasks are not affected");
-            self.complaints.note(now, "task record lost", detail);
+        match taken {
+            Taken::Whole => {}
+            Taken::Shed => {
+                self.shed_records += 1;
+                let total = self.shed_records;
+                let detail =
+                    format_args!("the store is too slow, {total} updates made without buffers so far; tasks are not affected");
+                self.complaints.note(now, "task record shortened", detail);
+            }
+            Taken::Lost => {
+                self.lost_records += 1;
+                let total = self.lost_records;
+                let detail = format_args!("the store is too slow, {total} updates lost so far; tasks are not affected");
+                self.complaints.note(now, "task record lost", detail);
+            }
         }
     }
 

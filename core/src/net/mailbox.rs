@@ -59,6 +59,17 @@ pub struct Mailbox<T> {
     bell: UnixStream,
 }
 
+/// What became of an item that may be shortened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It was sent as it is.
+    Whole,
+    /// What could be spared was left out.
+    Shed,
+    /// It was dropped, and counted.
+    Lost,
+}
+
 /// A sending end; clones send to the same mailbox.
 #[derive(Debug)]
 pub struct Outbox<T> {
@@ -145,27 +156,32 @@ impl<T> Drop for Mailbox<T> {
 impl<T> Outbox<T> {
     /// Sends an item that stands for `bytes`. False if the mailbox is full or its owner gone: the item is dropped and counted.
     pub fn send(&self, item: T, bytes: usize) -> bool {
-        self.send_within(item, bytes, 1)
+        let sent = self.try_send(item, bytes, 1).is_ok();
+        if !sent {
+            self.shared.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        sent
     }
 
-    /// The same, within twice the limits: for what should get through when the rest does not.
-    pub fn send_urgent(&self, item: T, bytes: usize) -> bool {
-        self.send_within(item, bytes, 2)
+    /// Sends an item whole, or, if the mailbox is full, what `shed` leaves of it and for how many bytes that stands, within twice the limits.
+    pub fn send_or_shed(&self, item: T, bytes: usize, shed: impl FnOnce(T) -> (T, usize)) -> Taken {
+        let Err(item) = self.try_send(item, bytes, 1) else { return Taken::Whole };
+        let (item, bytes) = shed(item);
+        if self.try_send(item, bytes, 2).is_ok() {
+            return Taken::Shed;
+        }
+        self.shared.refused.fetch_add(1, Ordering::Relaxed);
+        Taken::Lost
     }
 
-    /// Whether so many bytes more would be taken now.
-    pub fn has_room(&self, bytes: usize) -> bool {
-        self.shared.admits(&self.shared.lock(), bytes, 1)
-    }
-
-    fn send_within(&self, item: T, bytes: usize, times: usize) -> bool {
+    /// Sends an item within so many times the limits, or gives it back.
+    fn try_send(&self, item: T, bytes: usize, times: usize) -> Result<(), T> {
         let mut state = self.shared.lock();
         if !self.shared.admits(&state, bytes, times) {
-            self.shared.refused.fetch_add(1, Ordering::Relaxed);
-            return false;
+            return Err(item);
         }
         self.shared.push(&mut state, item, bytes);
-        true
+        Ok(())
     }
 
     /// Sends an item that must not be lost whatever else waits: orders, and news that come one by one. No limit applies.

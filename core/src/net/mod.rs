@@ -11,7 +11,7 @@ mod port;
 pub use clock::Clock;
 pub use complaints::Complaints;
 pub use frame::Frame;
-pub use mailbox::{Mailbox, Outbox};
+pub use mailbox::{Mailbox, Outbox, Taken};
 pub use port::{FrameBuf, Opened, Port, PortError, pack, wait};
 
 /// A session id as peers make them: 8 hexadecimal digits, a dash, 24 more, from the operating system's entropy.

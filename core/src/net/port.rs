@@ -1,5 +1,5 @@
 //! A socket with whole messages in and out: frames are received into a buffer that is used again, and sent by moving them.
-//! Nothing blocks here but [`Port::wait`]'s callers' own polling; a send that can not be done now is an error, never a loss.
+//! Nothing blocks here but [`wait`]; a send that can not be done now is an error, never a loss.
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -149,7 +149,8 @@ impl From<zmq::Error> for PortError {
 pub struct Port {
     socket: zmq::Socket,
     raw: *mut c_void,
-    fd: RawFd,
+    /// None if its context had ended before.
+    fd: Option<RawFd>,
     /// Nothing was there at the last look, and it has not been used since: only then does `fd` tell of the next message.
     idle: Cell<bool>,
 }
@@ -167,8 +168,7 @@ impl std::fmt::Debug for Port {
 impl From<zmq::Socket> for Port {
     fn from(mut socket: zmq::Socket) -> Self {
         let raw = socket.as_mut_ptr();
-        // A socket whose context has ended has none; using it says so.
-        let fd = socket.get_fd().unwrap_or(-1);
+        let fd = socket.get_fd().ok();
         Port { socket, raw, fd, idle: Cell::new(false) }
     }
 }
@@ -277,9 +277,10 @@ impl Port {
 #[allow(unsafe_code, reason = "file descriptors of sockets and mailboxes that are alive")]
 pub fn wait<const N: usize>(ports: &[&Port], others: [RawFd; N], timeout: Option<Duration>) -> Result<[bool; N], PortError> {
     let busy = ports.iter().any(|port| !port.idle.get());
+    let sockets = ports.iter().map(|port| port.fd.ok_or(PortError::Terminated)).collect::<Result<SmallVec<[RawFd; 12]>, _>>()?;
     // SAFETY: the sockets are borrowed for the call, and `others` are those of mailboxes that their owners poll.
     let borrow = |fd: RawFd| unsafe { BorrowedFd::borrow_raw(fd) };
-    let fds: SmallVec<[BorrowedFd<'_>; 12]> = others.into_iter().chain(ports.iter().map(|port| port.fd)).map(borrow).collect();
+    let fds: SmallVec<[BorrowedFd<'_>; 12]> = others.into_iter().chain(sockets).map(borrow).collect();
     let mut polled: SmallVec<[PollFd<'_>; 12]> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
     let timeout = if busy { Some(Duration::ZERO) } else { timeout };
     // What does not fit is for ever.

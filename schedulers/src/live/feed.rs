@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pointsman_core::Envelope;
 use pointsman_core::hub::TaskNews;
 use pointsman_core::hub::driver::HubInput;
-use pointsman_core::net::Outbox;
+use pointsman_core::net::{Outbox, Taken};
 use pointsman_core::wire::Status;
 
 /// The way to the hub. Once the mailbox is full, messages come without their buffers; once it is twice as full, they do not come at all.
@@ -50,21 +50,26 @@ impl HubFeed {
             return None;
         }
         let next = Vec::with_capacity(self.batch.len().min(256));
-        let mut batch = std::mem::replace(&mut self.batch, next);
+        let batch = std::mem::replace(&mut self.batch, next);
         let bytes = std::mem::take(&mut self.bytes);
-        if self.hub.has_room(bytes) {
-            self.hub.send(HubInput::Tasks(batch), bytes);
-            return None;
-        }
         let count = batch.len() as u64;
-        batch.iter_mut().for_each(TaskNews::shed);
-        let bytes = batch.iter().map(TaskNews::size_bytes).sum();
-        if self.hub.send_urgent(HubInput::Tasks(batch), bytes) {
-            self.shed += count;
-            return Some(format!("the hub is too slow, {} messages recorded without their buffers so far", self.shed));
+        let taken = self.hub.send_or_shed(HubInput::Tasks(batch), bytes, |mut input| {
+            let HubInput::Tasks(batch) = &mut input else { return (input, bytes) };
+            batch.iter_mut().for_each(TaskNews::shed);
+            let bytes = batch.iter().map(TaskNews::size_bytes).sum();
+            (input, bytes)
+        });
+        match taken {
+            Taken::Whole => None,
+            Taken::Shed => {
+                self.shed += count;
+                Some(format!("the hub is too slow, {} messages recorded without their buffers so far", self.shed))
+            }
+            Taken::Lost => {
+                self.lost += count;
+                Some(format!("the hub is much too slow, {} messages not recorded at all so far", self.lost))
+            }
         }
-        self.lost += count;
-        Some(format!("the hub is much too slow, {} messages not recorded at all so far", self.lost))
     }
 
     /// Whether the hub wants messages.

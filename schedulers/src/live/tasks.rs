@@ -319,14 +319,15 @@ impl Driver {
                     let uuid = self.machine.shared_uuid(engine);
                     let Some(request) = &payload.kept else { continue }; // requests always are
                     let identities = [uuid.as_bytes(), request.identity(0)];
-                    let sent = if payload.serial == self.received {
+                    let is_fresh = payload.serial == self.received;
+                    let sent = if is_fresh {
                         forward_received(&self.engines, identities, self.buffer.frames_mut(), request.delimiter())
                     } else {
                         forward(&self.engines, identities, request)
                     };
                     match sent {
                         Ok(()) => {
-                            self.received += 1; // what was in the buffer has gone
+                            self.received += u64::from(is_fresh); // what was in the buffer has gone
                             if let Some(id) = self.machine.task_id(task) {
                                 self.hub.sent(id, uuid);
                             }
@@ -409,12 +410,15 @@ impl Driver {
             frames.swap(0, 1);
             self.received += 1; // what was in the buffer goes now
             self.clients.send(frames)
-        } else if let Some(envelope) = &reply.kept
-            && !envelope.identity(1).is_empty()
-        {
-            forward(&self.clients, [envelope.identity(1), envelope.identity(0)], envelope)
         } else {
-            Ok(()) // the hub's own request
+            match &reply.kept {
+                Some(envelope) if envelope.identity(1).is_empty() => return Ok(()),
+                Some(envelope) => forward(&self.clients, [envelope.identity(1), envelope.identity(0)], envelope),
+                None => {
+                    self.complain("reply lost", "its message is no longer there");
+                    return Ok(());
+                }
+            }
         };
         match sent {
             // A client that has gone does not wait for its answer; the records have it.
