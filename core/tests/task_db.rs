@@ -229,3 +229,25 @@ fn no_store_says_so() {
     assert_eq!(db.history().unwrap_err().ename(), "NoData");
     db.remove(&["s".into()]).unwrap();
 }
+
+#[test]
+fn an_update_that_sqlite_refuses_costs_no_other_and_no_question() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tasks.db");
+    let mut db = SqliteDb::open(&path, "t").unwrap();
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other
+        .execute_batch(
+            "CREATE TRIGGER refuse BEFORE INSERT ON t WHEN new.msg_id = 's_1_2' BEGIN SELECT RAISE(ABORT, 'refused'); END",
+        )
+        .unwrap();
+    for number in [1, 2, 3] {
+        db.merge(&format!("s_1_{number}"), &request(number), true).unwrap();
+    }
+    assert_eq!(ids(&mut db, json!({})), ["s_1_1", "s_1_3"]);
+    db.merge("s_1_4", &request(4), true).unwrap();
+    let said = db.flush().unwrap_err().to_string();
+    assert!(said.contains("1 updates are lost") && said.contains("refused"), "{said}");
+    db.flush().unwrap();
+    assert_eq!(ids(&mut db, json!({})), ["s_1_1", "s_1_3", "s_1_4"]);
+}

@@ -37,6 +37,9 @@ pub struct SqliteDb {
     table: String,
     more: String,
     gathered: Gathered,
+    /// Updates that could not be written, said by the next flush: no question and no other update suffers for them.
+    lost: usize,
+    reason: Option<DbError>,
 }
 
 /// How a value is written in its column. ipyparallel checks names, types and order of the columns, so they are all there are.
@@ -222,7 +225,7 @@ impl SqliteDb {
         }
         // Waiting is the caller's business: it has other work that need not wait.
         connection.busy_timeout(std::time::Duration::from_millis(250))?;
-        Ok(SqliteDb { connection, table, more, gathered: Gathered::default() })
+        Ok(SqliteDb { connection, table, more, gathered: Gathered::default(), lost: 0, reason: None })
     }
 
     fn begin(&mut self) -> Result<(), DbError> {
@@ -336,8 +339,8 @@ impl Gathered {
 }
 
 impl SqliteDb {
-    /// Writes what was gathered into the open transaction. What can not be written is lost, and said by the error; if nothing can be written
-    /// now, everything stays.
+    /// Writes what was gathered into the open transaction. What can not be written is lost, and said by the next flush; if nothing can be
+    /// written now, that is an error and everything stays.
     fn write_gathered(&mut self) -> Result<(), DbError> {
         if self.gathered.updates.is_empty() {
             return Ok(());
@@ -345,17 +348,13 @@ impl SqliteDb {
         // The only step that another process can refuse: after it, this connection may write.
         self.begin()?;
         let Gathered { updates, .. } = std::mem::take(&mut self.gathered);
-        let (mut lost, mut reason) = (0, None);
         for update in &updates {
             if let Err(error) = self.write(update) {
-                lost += 1;
-                reason = reason.or(Some(error));
+                self.lost += 1;
+                self.reason.get_or_insert(error);
             }
         }
-        match reason {
-            Some(error) => Err(DbError::Store(format!("{lost} of {} updates are lost: {error}", updates.len()))),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn write(&self, Update { id, create, patch }: &Update) -> Result<(), DbError> {
@@ -541,15 +540,13 @@ impl TaskDb for SqliteDb {
     }
 
     fn flush(&mut self) -> Result<(), DbError> {
-        let written = self.write_gathered();
-        if let Err(DbError::Busy(_)) = written {
-            return written;
-        }
+        self.write_gathered()?;
         // After a failed commit the transaction is still open, and the next flush tries again.
         if !self.connection.is_autocommit() {
             self.connection.execute_batch("COMMIT")?;
         }
-        written
+        let lost = std::mem::take(&mut self.lost);
+        self.reason.take().map_or(Ok(()), |reason| Err(DbError::Store(format!("{lost} updates are lost: {reason}"))))
     }
 }
 
