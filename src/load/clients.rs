@@ -157,7 +157,7 @@ impl Clients {
             if n % 64 == 0 {
                 self.flush()?;
                 progress(n as u64);
-                while self.links.iter().any(|link| link.backlog_bytes() > MAX_BACKLOG_BYTES) {
+                while self.is_backed_up() {
                     self.wait(Some(Duration::from_millis(10)))?;
                 }
             }
@@ -168,11 +168,7 @@ impl Clients {
         self.under_way.push_back(Some(self.clock.now()));
         self.count += 1;
         self.flush()?;
-        self.last_answer = self.clock.now();
-        while self.count > 0 {
-            self.wait(Some(Duration::from_millis(100)))?;
-            self.check_patience()?;
-        }
+        self.drain()?;
         self.base = self.first + self.under_way.len() as u64;
         self.take_seen().map(drop)
     }

@@ -363,13 +363,12 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let joining = Joining::new(0).named(uuid, number);
         let ix = self.placement.join_limited(now, joining, |cx, engine| admission.on_join(cx, engine));
         self.engines.took_slot(id, ix);
-        self.engines.set_presence(id, Presence::Up(ix));
         let engine = self.engines.get_mut(id);
         engine.cursor = 0;
         engine.draining = false;
         engine.unreachable_until = None;
         engine.parked.clear();
-        self.engines.note_wake(id);
+        self.engines.set_presence(id, Presence::Up(ix));
         // Tasks that name it, or follow what ran on it in a former life, may use it again.
         for key in self.bound_tasks(id) {
             if self.tasks[key].state == State::Parked && self.tasks[key].allowed(self.soft_follow).contains(&id) {

@@ -124,11 +124,6 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     /// Places whatever the event has made placeable, in the policy's order, until nothing more fits.
     pub(super) fn fill(&mut self, now: Time) {
-        if self.paused {
-            self.turn.opened.clear();
-            self.turn.released.clear();
-            return;
-        }
         // The first task parked on each engine that has room now. Within a queue standings only grow in here, so whatever is on top is
         // brought up to date or right.
         if self.can_place_nothing() {
@@ -141,9 +136,6 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         }
         // A scheme may put a few tasks off, and others go ahead of them. What is not looked at then is looked at with the next event.
         while self.set_aside.len() < LOOK_AHEAD {
-            if self.can_place_nothing() {
-                return;
-            }
             // Mostly all that waits may go anywhere.
             let next = if firsts.is_empty() && self.turned_away.is_empty() {
                 self.first_ready()
@@ -154,15 +146,19 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             };
             let Some((_, key)) = next else { return self.turn.released.clear() };
             self.place(now, key);
+            if self.can_place_nothing() {
+                return;
+            }
         }
         self.turn.opened.extend(firsts.into_iter().map(|Reverse((_, _, id))| id));
         self.turn.opened.sort_unstable();
         self.turn.opened.dedup();
     }
 
-    /// Whether no task waits that has not been put off, or no engine has room: then there is nothing to look at, and nothing to remember.
+    /// Whether it is paused, no task waits that has not been put off, or no engine has room: then there is nothing to look at, and nothing to
+    /// remember.
     fn can_place_nothing(&mut self) -> bool {
-        let nothing = self.waiting == self.set_aside.len() || self.placement.roster().open_count() == 0;
+        let nothing = self.paused || self.waiting == self.set_aside.len() || self.placement.roster().open_count() == 0;
         if nothing {
             self.turn.opened.clear();
             self.turn.released.clear();
