@@ -162,16 +162,26 @@ def test_tasks_wait_for_engines(fresh):
     assert all(ar.successful() for ar in slow)
 
 
-def test_five_thousand_blocked_tasks_delay_nobody(rc):
+def test_five_thousand_blocked_tasks_delay_nobody(rc, tmp_path):
+    def stay_until(path):
+        import os
+        import time
+
+        while not os.path.exists(path):
+            time.sleep(0.02)
+
+    gate_file = tmp_path / "open"
     view = rc.load_balanced_view()
-    gate = view.apply_async(time.sleep, 4)
-    with view.temp_flags(after=[gate], track=False):
-        blocked = [view.apply_async(lambda: None) for _ in range(5000)]
-    with view.temp_flags(after=None):
-        started = time.monotonic()
-        for _ in range(20):
-            view.apply_async(lambda: 1).get(20)
-        assert not gate.ready() or time.monotonic() - started < 10
+    gate = view.apply_async(stay_until, str(gate_file))
+    try:
+        with view.temp_flags(after=[gate], track=False):
+            blocked = [view.apply_async(lambda: None) for _ in range(5000)]
+        with view.temp_flags(after=None):
+            for _ in range(20):
+                view.apply_async(lambda: 1).get(60)
+        assert not gate.ready()
+    finally:
+        gate_file.touch()
     assert gate.get(20) is None
     wait_until(lambda: rc.queue_status()["unassigned"] == 0, timeout=60)
     rc.wait(blocked, timeout=60)
