@@ -296,7 +296,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     fn forget_dependent(&mut self, dependency: TaskKey) {
         let Some(task) = self.tasks.get_mut(dependency) else { return };
         task.dead_dependents += 1;
-        if task.dead_dependents * 2 > task.dependents.len() && task.dependents.len() >= 64 {
+        if task.dead_dependents as usize * 2 > task.dependents.len() && task.dependents.len() >= 64 {
             let mut edges = std::mem::take(&mut task.dependents);
             task.dead_dependents = 0;
             edges.retain(|&(key, _)| self.tasks.contains_key(key));

@@ -113,7 +113,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     fn own_cost_s(&self, key: TaskKey) -> f64 {
         let task = &self.tasks[key];
-        self.placement.learned().expected_s(&task.shown(self.order_needs)).unwrap_or(UNKNOWN_S)
+        self.placement.learned().expected_s(&task.shown(&task.facts.open(), self.order_needs)).unwrap_or(UNKNOWN_S)
     }
 
     /// What it takes to move the result of a task to another engine.

@@ -14,6 +14,7 @@ use pointsman_policies::{
 };
 use slotmap::SlotMap;
 use smallvec::SmallVec;
+use thin_vec::ThinVec;
 
 use super::decisions::{Decision, DecisionLog};
 use super::event::{Action, Counters, Event, Limits, Measured, Reason};
@@ -121,7 +122,7 @@ pub(super) struct Turn {
 
 #[derive(Debug)]
 pub(super) struct Ended {
-    pub(super) dependents: Vec<(TaskKey, Edge)>,
+    pub(super) dependents: ThinVec<(TaskKey, Edge)>,
     pub(super) ok: bool,
     pub(super) engine: Option<EngineId>,
     /// Class of the size of its result.

@@ -286,7 +286,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let limit = self.limit(key, &[]);
         let inputs = self.inputs(key, self.placement.all_needs());
         let task = &self.tasks[key];
-        let facts = task.facts;
+        let facts = task.facts.open();
         let request = Request::new(limit.candidates())
             .attempt(task.attempt + 1)
             .task(task.view(&facts, &inputs))

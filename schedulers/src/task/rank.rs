@@ -40,8 +40,8 @@ impl<P> Task<P> {
     }
 
     /// The same without its inputs, showing what these needs name.
-    pub(super) fn shown(&self, needs: Needs) -> TaskView<'_> {
-        self.view(&self.facts, &[]).shown(needs)
+    pub(super) fn shown<'a>(&self, facts: &'a TaskFacts, needs: Needs) -> TaskView<'a> {
+        self.view(facts, &[]).shown(needs)
     }
 
     pub(super) fn entry(&self, key: TaskKey) -> Entry {
@@ -63,7 +63,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     pub(super) fn ask_rank(&mut self, now: Time, key: TaskKey) -> Rank {
         let inputs = self.inputs(key, self.order_needs);
         let task = &self.tasks[key];
-        let view = task.view(&task.facts, &inputs).shown(self.order_needs);
+        let facts = task.facts.open();
+        let view = task.view(&facts, &inputs).shown(self.order_needs);
         self.order.rank(&OrderCx::new(now, self.placement.learned()), &view)
     }
 
@@ -89,7 +90,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         self.waiting -= 1;
         let task = &self.tasks[key];
         let cx = OrderCx::new(now, self.placement.learned());
-        self.order.on_dispatch(&cx, task.rank.lane, &task.shown(self.order_needs))
+        self.order.on_dispatch(&cx, task.rank.lane, &task.shown(&task.facts.open(), self.order_needs))
     }
 
     /// What a waiting task is ranked by has changed: its entry moves.

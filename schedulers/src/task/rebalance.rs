@@ -31,7 +31,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// Asks the policy when it wants to look at a task that was just sent, or that is in flight when it takes over.
     pub(super) fn ask_lookout(&mut self, now: Time, key: TaskKey, ix: EngineIx) -> Option<Time> {
         let task = &self.tasks[key];
-        let view = task.shown(self.rebalance_needs);
+        let facts = task.facts.open();
+        let view = task.shown(&facts, self.rebalance_needs);
         let cx = RebalanceCx::new(now, self.placement.roster(), self.placement.learned());
         let at = self.rebalance.on_dispatch(&cx, &view, ix)?;
         let attempt = task.runs.iter().find(|run| run.ix == ix).map_or(task.attempt + 1, |run| run.attempt);
@@ -98,14 +99,15 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let is_queued = self.is_behind_another(run);
         let flight = Flight::new(run.ix, run.since, is_queued);
         let task = &self.tasks[key];
-        let view = task.shown(self.rebalance_needs);
+        let facts = task.facts.open();
+        let view = task.shown(&facts, self.rebalance_needs);
         let cx = RebalanceCx::new(now, self.placement.roster(), self.placement.learned());
         match self.rebalance.on_overdue(&cx, &view, &flight) {
             Move::Leave => {}
             Move::Hedge | Move::Recall if self.paused => self.look_again(key, run, now + LATER),
             Move::Again(at) => self.look_again(key, run, at.max(now + Duration::from_millis(1))),
             // One copy besides the first is enough, and only where its client has allowed it.
-            Move::Hedge if task.runs.len() > 1 || !task.facts.hints.hedge => {}
+            Move::Hedge if task.runs.len() > 1 || !task.facts.may_be_hedged() => {}
             Move::Hedge => {
                 if !self.send_copy(now, key) {
                     self.look_again(key, run, now + LATER);
@@ -129,7 +131,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let limit = self.limit(key, &there);
         let inputs = self.inputs(key, self.placement.all_needs());
         let task = &self.tasks[key];
-        let facts = task.facts;
+        let facts = task.facts.open();
         let request = Request::new(limit.candidates())
             .attempt(task.attempt + 1)
             .task(task.view(&facts, &inputs))

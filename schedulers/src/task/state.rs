@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use pointsman_policies::{EngineIx, Rank, TaskFacts, Ticket, Time};
+use pointsman_policies::{EngineIx, Hints, Rank, TaskFacts, Ticket, Time};
 use smallvec::SmallVec;
+use thin_vec::ThinVec;
 
 use super::growth::Sketch;
 use super::{Dependency, EngineId};
@@ -127,6 +128,39 @@ pub(super) enum Edge {
     Follow,
 }
 
+/// [`TaskFacts`] in less room: few tasks have hints.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub(super) class: u64,
+    client: u64,
+    session: u64,
+    bytes: u64,
+    hints: Option<Box<Hints>>,
+}
+
+impl Facts {
+    pub(super) fn of(facts: &TaskFacts) -> Self {
+        let hints = (facts.hints != Hints::default()).then(|| Box::new(facts.hints));
+        Facts { class: facts.class, client: facts.client, session: facts.session, bytes: facts.bytes, hints }
+    }
+
+    /// As policies see them.
+    pub(super) fn open(&self) -> TaskFacts {
+        let mut facts = TaskFacts::default();
+        (facts.class, facts.client, facts.session, facts.bytes) = (self.class, self.client, self.session, self.bytes);
+        if let Some(hints) = &self.hints {
+            facts.hints = **hints;
+        }
+        facts
+    }
+
+    /// Whether a second copy may run.
+    pub(super) fn may_be_hedged(&self) -> bool {
+        self.hints.as_ref().is_some_and(|hints| hints.hedge)
+    }
+}
+
+/// What the scheduler holds of a task. Lists that few tasks need take one word while they are empty.
 #[derive(Debug)]
 pub(super) struct Task<P> {
     pub(super) id: Box<str>,
@@ -134,7 +168,7 @@ pub(super) struct Task<P> {
     pub(super) seq: u64,
     pub(super) payload: P,
     pub(super) bytes: usize,
-    pub(super) facts: TaskFacts,
+    pub(super) facts: Facts,
     pub(super) submitted: Time,
     pub(super) ready_since: Time,
     /// The number of the end that released it, if it waited for any.
@@ -142,7 +176,7 @@ pub(super) struct Task<P> {
     /// Where the order has put it.
     pub(super) rank: Rank,
     /// Where results are that it depends on, and the classes of their sizes.
-    pub(super) inputs: SmallVec<[(EngineId, u8); 2]>,
+    pub(super) inputs: ThinVec<(EngineId, u8)>,
     /// Its place in the graph, while the order looks at that.
     pub(super) level_s: f64,
     pub(super) sketch: Option<Box<Sketch>>,
@@ -156,15 +190,15 @@ pub(super) struct Task<P> {
     pub(super) after: Progress,
     pub(super) follow: Progress,
     /// Engines on which followed tasks have counted.
-    pub(super) follow_places: SmallVec<[EngineId; 2]>,
+    pub(super) follow_places: ThinVec<EngineId>,
     /// A followed task counted but ran nowhere.
     pub(super) follow_nowhere: bool,
     /// Engines named by the client, as far as they have ever been; `None` if it named none.
-    pub(super) targets: Option<Box<[EngineId]>>,
+    pub(super) targets: Option<ThinVec<EngineId>>,
     /// Engines that failed it or turned it away.
-    pub(super) blacklist: SmallVec<[EngineId; 2]>,
+    pub(super) blacklist: ThinVec<EngineId>,
     /// Engines from which it was taken back and that have not said so yet: it must not be sent there meanwhile.
-    pub(super) haunted: SmallVec<[EngineId; 1]>,
+    pub(super) haunted: ThinVec<EngineId>,
     pub(super) retries: u32,
     pub(super) timeout: Option<Duration>,
     pub(super) deadline: Option<Time>,
@@ -173,10 +207,10 @@ pub(super) struct Task<P> {
     pub(super) attempt: u32,
     pub(super) last_failure: Option<Box<Failure<P>>>,
     /// Live tasks that this one waits for.
-    pub(super) waits_for: SmallVec<[TaskKey; 2]>,
+    pub(super) waits_for: ThinVec<TaskKey>,
     /// Tasks that wait for this one; may hold dead keys, counted beside.
-    pub(super) dependents: Vec<(TaskKey, Edge)>,
-    pub(super) dead_dependents: usize,
+    pub(super) dependents: ThinVec<(TaskKey, Edge)>,
+    pub(super) dead_dependents: u32,
 }
 
 impl<P> Task<P> {
@@ -215,5 +249,16 @@ impl<P> Task<P> {
     /// Whether its dependencies are met, so that only an engine is missing.
     pub(super) fn dependencies_met(&self) -> bool {
         self.after.met() && self.follow.met()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Task;
+
+    /// A million tasks may wait: what each takes beside its payload, its id and its edges is looked at before it grows.
+    #[test]
+    fn a_task_is_small() {
+        assert!(size_of::<Task<()>>() <= 416, "{} bytes", size_of::<Task<()>>());
     }
 }

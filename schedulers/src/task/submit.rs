@@ -3,12 +3,13 @@
 
 use pointsman_policies::{Rank, Scheme, Time};
 use smallvec::SmallVec;
+use thin_vec::ThinVec;
 
 use super::event::{Action, Reason};
 use super::known::EngineId;
 use super::machine::TaskScheduler;
 use super::spec::{InvalidSpec, TaskSpec};
-use super::state::{Edge, Progress, State, Task};
+use super::state::{Edge, Facts, Progress, State, Task};
 use super::{FailKind, TaskKey};
 
 /// A finished task's word in the ledger: how it ended in the two low bits, the class of its result's size in the next five, and above where
@@ -103,10 +104,10 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     fn new_task(&mut self, now: Time, (id, hash): (&str, u64), spec: &TaskSpec, payload: P, bytes: usize) -> Box<Task<P>> {
         self.next_seq += 1;
         let targets = (!spec.targets.is_empty()).then(|| {
-            let mut known: Vec<EngineId> = spec.targets.iter().filter_map(|uuid| self.engines.find(uuid)).collect();
+            let mut known: ThinVec<EngineId> = spec.targets.iter().filter_map(|uuid| self.engines.find(uuid)).collect();
             known.sort_unstable();
             known.dedup();
-            known.into_boxed_slice()
+            known
         });
         Box::new(Task {
             id: id.into(),
@@ -114,12 +115,12 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             seq: self.next_seq,
             payload,
             bytes,
-            facts: spec.facts,
+            facts: Facts::of(&spec.facts),
             submitted: now,
             ready_since: now,
             release: 0,
             rank: Rank::default(),
-            inputs: SmallVec::new(),
+            inputs: ThinVec::new(),
             level_s: 0.0,
             sketch: None,
             has_news: false,
@@ -128,19 +129,19 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             epoch: 0,
             after: Progress::of(&spec.after),
             follow: Progress::of(&spec.follow),
-            follow_places: SmallVec::new(),
+            follow_places: ThinVec::new(),
             follow_nowhere: false,
             targets,
-            blacklist: SmallVec::new(),
-            haunted: SmallVec::new(),
+            blacklist: ThinVec::new(),
+            haunted: ThinVec::new(),
             retries: spec.retries,
             timeout: spec.timeout,
             deadline: None,
             sent_before: None,
             attempt: 0,
             last_failure: None,
-            waits_for: SmallVec::new(),
-            dependents: Vec::new(),
+            waits_for: ThinVec::new(),
+            dependents: ThinVec::new(),
             dead_dependents: 0,
         })
     }

@@ -68,7 +68,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         change: impl FnOnce(&mut Placement<S>, &[InFlight<'_>], &mut dyn FnMut(usize, Ticket)) -> R,
     ) -> R {
         let running = self.running_in_order();
-        let facts: Vec<_> = running.iter().map(|&(key, _)| self.tasks[key].facts).collect();
+        let facts: Vec<_> = running.iter().map(|&(key, _)| self.tasks[key].facts.open()).collect();
         let no_inputs = Inputs::new();
         let mut flights: Vec<InFlight<'_>> = Vec::new();
         for (&(key, engine), facts) in running.iter().zip(&facts) {
