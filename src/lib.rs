@@ -22,6 +22,7 @@ pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod load;
+pub mod plot;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]

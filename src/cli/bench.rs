@@ -1,14 +1,17 @@
 //! `pointsman bench`: load against a controller, and two results compared.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::{failed, start_plain_log};
-use crate::load::{After, Arrivals, Durations, Plan, Report, Which, compare, run as run_load};
+use crate::load::{After, Arrivals, Durations, Plan, Report, Sweep, Vary, Which, compare, curves, run as run_load};
+use crate::plot;
 
 /// Options of `pointsman bench`.
 #[derive(Debug, clap::Args)]
@@ -28,6 +31,14 @@ enum Command {
         a: PathBuf,
         /// The second.
         b: PathBuf,
+    },
+    /// Draw results of --vary into one file of charts.
+    Plot {
+        /// The file to write.
+        svg: PathBuf,
+        /// Results of --vary --json, each as NAME=FILE.
+        #[arg(required = true, value_parser = named)]
+        sweeps: Vec<(String, PathBuf)>,
     },
 }
 
@@ -87,6 +98,12 @@ struct LoadOptions {
     /// Seed of durations, dependencies and arrivals.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// One load after another with a number of it varied, such as engines=1,10,100; others are clients, window, payload, blocked, history.
+    #[arg(long, value_name = "NUMBER=VALUES")]
+    vary: Option<Vary>,
+    /// Draw what was varied into this file.
+    #[arg(long, requires = "vary")]
+    svg: Option<PathBuf>,
     /// Write the result to this file.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -146,7 +163,8 @@ impl LoadOptions {
 pub(super) fn run(options: &Options) -> ExitCode {
     start_plain_log("warn");
     let outcome = match &options.command {
-        Some(Command::Compare { a, b }) => read(a).and_then(|a| Ok(compare(&a, &read(b)?))),
+        Some(Command::Compare { a, b }) => read::<Report>(a).and_then(|a| Ok(compare(&a, &read(b)?))),
+        Some(Command::Plot { svg, sweeps }) => draw_files(svg, sweeps),
         None => measure(&options.load),
     };
     match outcome {
@@ -165,15 +183,45 @@ fn measure(options: &LoadOptions) -> anyhow::Result<String> {
         bar.set_message(what.to_owned());
         bar.set_position((done * 1000.0) as u64);
     };
-    let report = run_load(&options.plan()?, &options.which(), &progress)?;
+    let (plan, which) = (options.plan()?, options.which());
+    if let Some(vary) = &options.vary {
+        // What is finished is kept whatever comes after it.
+        let keep = |sweep: &Sweep| options.json.as_deref().map_or(Ok(()), |path| write_json(path, sweep));
+        let sweep = Sweep::run(&plan, vary, &which, &progress, keep)?;
+        bar.finish_and_clear();
+        let text = sweep.to_text();
+        if let Some(path) = &options.svg {
+            draw(path, &[(String::new(), sweep)])?;
+        }
+        return Ok(text);
+    }
+    let report = run_load(&plan, &which, &progress)?;
     bar.finish_and_clear();
     if let Some(path) = &options.json {
-        std::fs::write(path, serde_json::to_string_pretty(&report)?).with_context(|| path.display().to_string())?;
+        write_json(path, &report)?;
     }
     Ok(report.to_text())
 }
 
-fn read(path: &PathBuf) -> anyhow::Result<Report> {
+fn named(text: &str) -> Result<(String, PathBuf), String> {
+    text.split_once('=').map(|(name, path)| (name.to_owned(), path.into())).ok_or_else(|| "give NAME=FILE".to_owned())
+}
+
+fn draw_files(svg: &Path, sweeps: &[(String, PathBuf)]) -> anyhow::Result<String> {
+    let sweeps = sweeps.iter().map(|(name, path)| Ok((name.clone(), read(path)?)));
+    draw(svg, &sweeps.collect::<anyhow::Result<Vec<(String, Sweep)>>>()?)?;
+    Ok(format!("{} is written", svg.display()))
+}
+
+fn draw(path: &Path, sweeps: &[(String, Sweep)]) -> anyhow::Result<()> {
+    std::fs::write(path, plot::svg(&curves(sweeps)?, 2)?).with_context(|| path.display().to_string())
+}
+
+fn write_json(path: &Path, result: &impl Serialize) -> anyhow::Result<()> {
+    std::fs::write(path, serde_json::to_string_pretty(result)?).with_context(|| path.display().to_string())
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not a result of `pointsman bench --json`", path.display()))
+    serde_json::from_str(&text).with_context(|| format!("{} is not such a result of `pointsman bench --json`", path.display()))
 }

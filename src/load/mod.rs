@@ -10,6 +10,7 @@ mod plan;
 mod report;
 mod speaker;
 mod stats;
+mod sweep;
 mod target;
 
 use std::path::PathBuf;
@@ -22,11 +23,11 @@ use pointsman_core::peer::Client;
 pub use compare::compare;
 pub use plan::{After, Arrivals, Durations, Plan};
 pub use report::{Latency, Machine, Report, Round};
-pub use target::Usage;
+pub use sweep::{Factor, Sweep, Vary, curves};
 
 use clients::Clients;
 use farm::Farm;
-use target::Target;
+use target::{Target, Usage};
 
 /// Which controller.
 #[derive(Clone, Debug)]

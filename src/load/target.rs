@@ -10,7 +10,6 @@ use pointsman_core::connection_file::{ClientFile, EngineFile};
 use pointsman_core::net::Clock;
 use pointsman_core::net::files::read_json;
 use procfs::process::{FDTarget, Process};
-use serde::{Deserialize, Serialize};
 
 /// How long a controller may take to start.
 const START_WITHIN: Duration = Duration::from_secs(60);
@@ -178,8 +177,8 @@ fn listener(port: u16) -> anyhow::Result<i32> {
 }
 
 /// What processes have used.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Usage {
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Usage {
     /// How many there are.
     pub processes: usize,
     /// CPU seconds since they began.
