@@ -8,10 +8,10 @@ use std::os::unix::thread::JoinHandleExt as _;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use pointsman::controller::HubTap;
 use pointsman::core::hub::driver::HubInput;
-use pointsman::core::hub::{Copied, Topic};
-use pointsman::core::net::{Frame, Mailbox, Outbox, pack};
-use pointsman::core::relay::{Command, Direction, NoTap, Pairing, PublishTap, Relay, Tap};
+use pointsman::core::net::{Mailbox, Outbox};
+use pointsman::core::relay::{Command, NoTap, Pairing, PublishTap, Relay};
 
 /// Rounds of each contender; the median counts.
 const ROUNDS: usize = 100;
@@ -52,21 +52,6 @@ struct Message {
     /// Identities change places: ROUTER and ROUTER, instead of ROUTER and DEALER.
     swap: bool,
     count: usize,
-}
-
-/// What our hub would get, without a hub: packed, batched, taken by another thread and let go.
-struct PackTap(Outbox<HubInput>, Vec<Copied>);
-
-impl Tap for PackTap {
-    fn copy(&mut self, _direction: Direction, frames: &mut [Frame]) {
-        self.1.push(Copied { topic: Topic::In, message: std::sync::Arc::new(pack(frames)) });
-    }
-
-    fn flush(&mut self) {
-        if !self.1.is_empty() {
-            self.0.send(HubInput::Copied(std::mem::take(&mut self.1)), 0);
-        }
-    }
 }
 
 fn socket(context: &zmq::Context, kind: zmq::SocketType) -> zmq::Socket {
@@ -135,7 +120,10 @@ impl Bench {
                 Relay::new(front, back, pairing, tap).expect("a relay").run(&mailbox).expect("a run");
             }
             Contender::Hub => {
-                Relay::new(front, back, pairing, PackTap(to_hub, Vec::new())).expect("a relay").run(&mailbox).expect("a run");
+                Relay::new(front, back, pairing, HubTap::new("task", to_hub, true))
+                    .expect("a relay")
+                    .run(&mailbox)
+                    .expect("a run");
             }
             Contender::Alone => {
                 Relay::new(front, back, pairing, NoTap).expect("a relay").run(&mailbox).expect("a run");

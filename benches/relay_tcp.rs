@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use pointsman::core::hub::driver::HubInput;
-use pointsman::core::hub::{Copied, Topic};
-use pointsman::core::net::{Frame, Mailbox, Outbox, pack};
-use pointsman::core::relay::{Direction, Pairing, PublishTap, Relay, Tap};
+use pointsman::controller::HubTap;
+use pointsman::core::net::Mailbox;
+use pointsman::core::relay::{Pairing, PublishTap, Relay};
 use pointsman::core::zmtp::{Decoder, hello, push_message};
 
 /// By how much the source may be ahead.
@@ -203,21 +202,6 @@ fn usage(pid: u32) -> (f64, f64) {
     (relay, all)
 }
 
-/// What our hub would get, without a hub.
-struct PackTap(Outbox<HubInput>, Vec<Copied>);
-
-impl Tap for PackTap {
-    fn copy(&mut self, _direction: Direction, frames: &mut [Frame]) {
-        self.1.push(Copied { topic: Topic::In, message: std::sync::Arc::new(pack(frames)) });
-    }
-
-    fn flush(&mut self) {
-        if !self.1.is_empty() {
-            self.0.send(HubInput::Copied(std::mem::take(&mut self.1)), 0);
-        }
-    }
-}
-
 /// Relays until it is killed; prints its ports.
 fn serve(contender: &str, swap: bool) {
     let context = zmq::Context::new();
@@ -259,7 +243,7 @@ fn serve(contender: &str, swap: bool) {
                     std::thread::sleep(Duration::from_millis(2));
                 }
             });
-            let tap = PackTap(hub, Vec::new());
+            let tap = HubTap::new("task", hub, true);
             Relay::new(front, back, pairing, tap).expect("a relay").run(&mailbox).expect("a run");
         }
         other => panic!("no relay is called {other}"),

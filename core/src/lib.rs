@@ -21,5 +21,5 @@ pub mod peer;
 pub mod relay;
 
 pub use ledger::Ledger;
-pub use message::{DELIMITER, Envelope, LARGE_FRAME_BYTES, Malformed, Multipart, MultipartBuilder, find_delimiter};
+pub use message::{BUFFERS_AT, DELIMITER, Envelope, LARGE_FRAME_BYTES, Malformed, Multipart, MultipartBuilder, find_delimiter};
 pub use session::{Parts, Refused, Session, Signature, Signer};

@@ -134,6 +134,9 @@ pub enum Malformed {
     TooShort(usize),
 }
 
+/// How many frames after its delimiter a message's buffers begin: behind signature, header, parent header, metadata and content.
+pub const BUFFERS_AT: usize = 6;
+
 /// Where the parts of a message are: identities, then the delimiter at `delimiter`, signature, header, parent header, metadata,
 /// content, buffers (PROTOCOL: message format).
 #[derive(Clone, Debug)]
@@ -148,15 +151,14 @@ impl Envelope {
     /// # Errors
     /// If there is no delimiter or too little behind it.
     pub fn open(message: Arc<Multipart>) -> Result<Envelope, Malformed> {
-        let delimiter = find_delimiter(message.frames()).ok_or(Malformed::NoDelimiter)?;
-        let behind = message.len() - delimiter - 1;
-        if behind < 5 { Err(Malformed::TooShort(behind)) } else { Ok(Envelope { message, delimiter }) }
+        let delimiter = find_parts(message.frames())?;
+        Ok(Envelope { message, delimiter })
     }
 
     /// The same message without what follows its content, packed anew. O(bytes that stay).
     #[must_use]
     pub fn without_buffers(&self) -> Envelope {
-        let frames = self.message.frames().take(self.delimiter + 6);
+        let frames = self.message.frames().take(self.delimiter + BUFFERS_AT);
         Envelope { message: Arc::new(Multipart::pack(frames)), delimiter: self.delimiter }
     }
 
@@ -217,8 +219,16 @@ impl Envelope {
 
     /// The buffers behind the content, sharing the message's storage.
     pub fn buffers(&self) -> impl ExactSizeIterator<Item = Bytes> + '_ {
-        (self.delimiter + 6..self.message.len()).map(|index| self.message.frame_bytes(index))
+        (self.delimiter + BUFFERS_AT..self.message.len()).map(|index| self.message.frame_bytes(index))
     }
+}
+
+/// The index of the delimiter of a message that has all parts.
+pub(crate) fn find_parts<'a>(frames: impl ExactSizeIterator<Item = &'a [u8]>) -> Result<usize, Malformed> {
+    let len = frames.len();
+    let delimiter = find_delimiter(frames).ok_or(Malformed::NoDelimiter)?;
+    let behind = len - delimiter - 1;
+    if behind < BUFFERS_AT - 1 { Err(Malformed::TooShort(behind)) } else { Ok(delimiter) }
 }
 
 /// The index of the delimiter, if it stands among the first frames.

@@ -37,7 +37,7 @@ pub(crate) use policies::PolicyDesk;
 use ports::{Binder, Side};
 use supervise::Crew;
 pub use supervise::{Ending, Stopper};
-use taps::HubTap;
+pub use taps::HubTap;
 
 /// What may wait for the hub: beyond it, records are lost and counted, and tasks flow on.
 const HUB_BACKLOG: (usize, usize) = (4_000_000, 1 << 30);

@@ -6,15 +6,12 @@ use pointsman_core::hub::driver::HubInput;
 use pointsman_core::hub::{Copied, Topic};
 use pointsman_core::net::{Frame, Outbox, Taken, pack};
 use pointsman_core::relay::{Direction, Tap};
-use pointsman_core::{Envelope, find_delimiter};
-
-/// Frames of a message from its delimiter to its content.
-const WITHOUT_BUFFERS: usize = 6;
+use pointsman_core::{BUFFERS_AT, Envelope, find_delimiter};
 
 /// Copies of what a relay passes on, for the hub. Once the mailbox is full they come without their buffers, and once it is twice as full not at
 /// all.
 #[derive(Debug)]
-pub(super) struct HubTap {
+pub struct HubTap {
     channel: &'static str,
     hub: Outbox<HubInput>,
     /// The hub keeps records, and wants buffers for them.
@@ -26,8 +23,8 @@ pub(super) struct HubTap {
 }
 
 impl HubTap {
-    /// Of the relay of a channel.
-    pub(super) fn new(channel: &'static str, hub: Outbox<HubInput>, keeps_records: bool) -> Self {
+    /// Of the relay of a channel: `iopub`, or one of requests and replies.
+    pub fn new(channel: &'static str, hub: Outbox<HubInput>, keeps_records: bool) -> Self {
         HubTap { channel, hub, keeps_records, batch: Vec::new(), bytes: 0, shed: 0, lost: 0 }
     }
 }
@@ -35,7 +32,7 @@ impl HubTap {
 /// How many frames the hub needs of a message of which it keeps no buffers.
 fn needed(frames: &[Frame]) -> usize {
     let delimiter = find_delimiter(frames.iter().map(AsRef::as_ref));
-    delimiter.map_or(frames.len(), |at| (at + WITHOUT_BUFFERS).min(frames.len()))
+    delimiter.map_or(frames.len(), |at| (at + BUFFERS_AT).min(frames.len()))
 }
 
 impl Tap for HubTap {

@@ -15,7 +15,7 @@ use pointsman_policies::Rng;
 use super::alarm::Alarm;
 use super::farm::{NEVER_NS, read_reply};
 use super::link::{Link, address};
-use super::plan::{Arrivals, Plan};
+use super::plan::Plan;
 use super::speaker::Speaker;
 
 const ALARM: Token = Token(0);
@@ -41,6 +41,15 @@ impl Seen {
     fn new() -> anyhow::Result<Seen> {
         Ok(Seen { done: 0, failed: 0, latency_us: Histogram::new_with_bounds(1, 3_600_000_000, 3)? })
     }
+}
+
+/// How clients submit.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Pace {
+    /// So many tasks are under way.
+    Closed { window: usize },
+    /// So many tasks a second come, whatever becomes of them.
+    Open { rate: f64 },
 }
 
 /// Clients at work.
@@ -158,7 +167,7 @@ impl Clients {
                 self.flush()?;
                 progress(n as u64);
                 while self.is_backed_up() {
-                    self.wait(Some(Duration::from_millis(10)))?;
+                    self.wait(Duration::from_millis(10))?;
                 }
             }
         }
@@ -176,7 +185,7 @@ impl Clients {
     /// Goes on until a time, or until so many tasks were answered.
     pub(super) fn drive(
         &mut self,
-        arrivals: Arrivals,
+        pace: Pace,
         until: Duration,
         enough: u64,
         mut look: impl FnMut() -> anyhow::Result<()>,
@@ -195,15 +204,15 @@ impl Clients {
                 look()?;
                 self.check_patience()?;
             }
-            match arrivals {
-                Arrivals::Window(window) => {
+            match pace {
+                Pace::Closed { window } => {
                     while self.count < window && !self.is_backed_up() {
                         self.submit(now);
                     }
                     self.flush()?;
-                    self.wait(Some((until - now).min(Duration::from_millis(200))))?;
+                    self.wait((until - now).min(Duration::from_millis(200)))?;
                 }
-                Arrivals::Rate(rate) | Arrivals::Load(rate) => {
+                Pace::Open { rate } => {
                     while self.due <= now {
                         let due = self.due;
                         self.submit(due);
@@ -218,7 +227,7 @@ impl Clients {
                     }
                     self.flush()?;
                     self.alarm.set(now, self.due.min(until))?;
-                    self.wait(Some(Duration::from_millis(200)))?;
+                    self.wait(Duration::from_millis(200))?;
                 }
             }
         }
@@ -228,7 +237,7 @@ impl Clients {
     pub(super) fn drain(&mut self) -> anyhow::Result<()> {
         self.last_answer = self.clock.now();
         while self.count > 0 {
-            self.wait(Some(Duration::from_millis(100)))?;
+            self.wait(Duration::from_millis(100))?;
             self.check_patience()?;
         }
         Ok(())
@@ -250,8 +259,8 @@ impl Clients {
     }
 
     /// Waits for something to happen, and sees what has.
-    fn wait(&mut self, timeout: Option<Duration>) -> anyhow::Result<()> {
-        match self.poll.poll(&mut self.events, timeout) {
+    fn wait(&mut self, timeout: Duration) -> anyhow::Result<()> {
+        match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(()),
             outcome => outcome?,
         }
@@ -265,25 +274,18 @@ impl Clients {
     }
 
     fn answers(&mut self, at: usize) -> anyhow::Result<()> {
-        let link = &mut self.links[at];
-        loop {
-            let more = link.read()?;
+        self.links[at].each(|message, _| {
+            let Some((id, status)) = read_reply(message, self.speaker.signer()) else { return Ok(()) };
+            let Some(number) = self.speaker.number(&id) else { return Ok(()) };
+            let slot = number.checked_sub(self.first).and_then(|at| self.under_way.get_mut(at as usize));
+            let Some(due) = slot.and_then(Option::take) else { return Ok(()) };
             let now = self.clock.now();
-            while let Some(message) = link.inbox.next_message()? {
-                let Some((id, status)) = read_reply(&message, self.speaker.signer()) else { continue };
-                let Some(number) = self.speaker.number(&id) else { continue };
-                let slot = number.checked_sub(self.first).and_then(|at| self.under_way.get_mut(at as usize));
-                let Some(due) = slot.and_then(Option::take) else { continue };
-                self.last_answer = now;
-                self.count -= 1;
-                self.seen.latency_us.saturating_record((now.saturating_sub(due).as_micros() as u64).max(1));
-                *(if status == Status::Ok { &mut self.seen.done } else { &mut self.seen.failed }) += 1;
-            }
-            if !more {
-                break;
-            }
-        }
-        link.flush()?;
+            self.last_answer = now;
+            self.count -= 1;
+            self.seen.latency_us.saturating_record((now.saturating_sub(due).as_micros() as u64).max(1));
+            *(if status == Status::Ok { &mut self.seen.done } else { &mut self.seen.failed }) += 1;
+            Ok(())
+        })?;
         self.settle_front();
         Ok(())
     }

@@ -176,14 +176,7 @@ impl Work {
                 let at = (number - FIRST_ENGINE) / 2;
                 let engine = &mut self.engines[at];
                 if (number - FIRST_ENGINE) % 2 == 1 {
-                    let Some(pong) = &mut engine.pong else { return Ok(()) };
-                    loop {
-                        let more = pong.read()?;
-                        while pong.inbox.next_message()?.is_some() {}
-                        if !more {
-                            return Ok(pong.flush()?);
-                        }
-                    }
+                    return engine.pong.as_mut().map_or(Ok(()), |pong| pong.each(|_, _| Ok(())));
                 }
                 self.requests(at).with_context(|| format!("engine {at}"))
             }
@@ -205,46 +198,37 @@ impl Work {
 
     /// Answers come in the order of the questions: one hub has one queue.
     fn registered(&mut self) -> anyhow::Result<()> {
-        loop {
-            let more = self.registration.read()?;
-            while let Some(message) = self.registration.inbox.next_message()? {
-                let content: Value = serde_json::from_slice(message.frame(5)).context("its answer")?;
-                let Some(number) = content["id"].as_u64().filter(|_| content["status"] == "ok") else {
-                    bail!("the controller refuses an engine: {}", content["evalue"]);
-                };
-                let Some(engine) = self.engines.get_mut(self.answered) else { continue };
-                let token = FIRST_ENGINE + 2 * self.answered;
-                let registry = self.poll.registry();
-                engine.number = Some(number);
-                // Tasks can come before its first answer to a ping: an engine is known by that.
-                engine.task = Some(Link::connect(self.task_address, "ROUTER", &engine.uuid, registry, Token(token))?);
-                engine.pong = Some(Link::connect(self.pong_address, "DEALER", &engine.uuid, registry, Token(token + 1))?);
-                self.answered += 1;
-            }
-            if !more {
-                return self.register();
-            }
-        }
+        self.registration.each(|message, _| {
+            let content: Value = serde_json::from_slice(message.frame(5)).context("its answer")?;
+            let Some(number) = content["id"].as_u64().filter(|_| content["status"] == "ok") else {
+                bail!("the controller refuses an engine: {}", content["evalue"]);
+            };
+            let Some(engine) = self.engines.get_mut(self.answered) else { return Ok(()) };
+            let token = FIRST_ENGINE + 2 * self.answered;
+            let registry = self.poll.registry();
+            engine.number = Some(number);
+            // Tasks can come before its first answer to a ping: an engine is known by that.
+            engine.task = Some(Link::connect(self.task_address, "ROUTER", &engine.uuid, registry, Token(token))?);
+            engine.pong = Some(Link::connect(self.pong_address, "DEALER", &engine.uuid, registry, Token(token + 1))?);
+            self.answered += 1;
+            Ok(())
+        })?;
+        self.register()
     }
 
     fn pinged(&mut self) -> anyhow::Result<()> {
-        loop {
-            let more = self.ping.read()?;
-            while let Some(message) = self.ping.inbox.next_message()? {
-                for engine in &mut self.engines {
-                    let Some(pong) = &mut engine.pong else { continue };
-                    pong.push(message.frames());
-                    pong.flush()?;
-                    // The last pings of a registration come after its socket is open; one answer is enough then.
-                    if !self.hearts && pong.inbox.is_ready() && pong.backlog_bytes() == 0 {
-                        engine.pong = None;
-                    }
+        self.ping.each(|message, _| {
+            for engine in &mut self.engines {
+                let Some(pong) = &mut engine.pong else { continue };
+                pong.push(message.frames());
+                pong.flush()?;
+                // The last pings of a registration come after its socket is open; one answer is enough then.
+                if !self.hearts && pong.inbox.is_ready() && pong.backlog_bytes() == 0 {
+                    engine.pong = None;
                 }
             }
-            if !more {
-                return Ok(self.ping.flush()?);
-            }
-        }
+            Ok(())
+        })
     }
 
     fn requests(&mut self, at: usize) -> anyhow::Result<()> {
@@ -255,35 +239,29 @@ impl Work {
     }
 
     fn run_requests(&mut self, at: usize, link: &mut Link) -> anyhow::Result<()> {
-        loop {
-            let more = link.read()?;
-            while let Some(message) = link.inbox.next_message()? {
-                let Some((client, header, duration_ns)) = read_request(&message, self.speaker.signer()) else { continue };
-                let now = self.clock.now();
-                let engine = &mut self.engines[at];
-                if duration_ns == NEVER_NS {
-                    continue;
-                }
-                if duration_ns == 0 && engine.free_at <= now {
-                    let started = self.speaker.date(now).to_owned();
-                    let to = (&engine.uuid[..], client, &started[..]);
-                    self.sent += 1;
-                    answer(&mut self.speaker, &mut link.outbox, now, self.sent, to, header, &self.result);
-                    continue;
-                }
-                let begins = engine.free_at.max(now);
-                engine.free_at = begins + Duration::from_nanos(duration_ns);
-                let ahead_us = i64::try_from((begins - now).as_micros()).unwrap_or(0);
-                let date = pointsman_core::date::Date::from_unix_us(Clock::date().as_unix_us() + ahead_us);
-                self.job_number += 1;
-                let job = Job { engine: at, client: client.to_vec(), header: header.to_vec(), started: date.to_string() };
-                self.jobs.insert((engine.free_at, self.job_number), job);
+        link.each(|message, out| {
+            let Some((client, header, duration_ns)) = read_request(message, self.speaker.signer()) else { return Ok(()) };
+            let now = self.clock.now();
+            let engine = &mut self.engines[at];
+            if duration_ns == NEVER_NS {
+                return Ok(());
             }
-            if !more {
-                break;
+            if duration_ns == 0 && engine.free_at <= now {
+                let started = self.speaker.date(now).to_owned();
+                let to = (&engine.uuid[..], client, &started[..]);
+                self.sent += 1;
+                answer(&mut self.speaker, out, now, self.sent, to, header, &self.result);
+                return Ok(());
             }
-        }
-        Ok(link.flush()?)
+            let begins = engine.free_at.max(now);
+            engine.free_at = begins + Duration::from_nanos(duration_ns);
+            let ahead_us = i64::try_from((begins - now).as_micros()).unwrap_or(0);
+            let date = pointsman_core::date::Date::from_unix_us(Clock::date().as_unix_us() + ahead_us);
+            self.job_number += 1;
+            let job = Job { engine: at, client: client.to_vec(), header: header.to_vec(), started: date.to_string() };
+            self.jobs.insert((engine.free_at, self.job_number), job);
+            Ok(())
+        })
     }
 
     /// Answers what is done by now, and sets the alarm for the next.

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use pointsman_core::connection_file::Common;
-use pointsman_core::zmtp::{Decoder, hello, push_message};
+use pointsman_core::zmtp::{Decoder, Message, hello, push_message};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 << 10;
@@ -49,7 +49,7 @@ impl Link {
 
     /// Reads what is there, a bounded piece of it; whether there may be more. A piece that does not fill the room was the last: what comes
     /// after it makes the stream readable anew.
-    pub(super) fn read(&mut self) -> io::Result<bool> {
+    fn read(&mut self) -> io::Result<bool> {
         loop {
             let room = self.inbox.room(READ_BYTES);
             let len = room.len();
@@ -62,6 +62,22 @@ impl Link {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if is_not_yet(&error) => return Ok(false),
                 Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Hands over each message that is there, with what is to be written, then writes as much as the stream takes.
+    ///
+    /// # Errors
+    /// If the connection has ended, the peer does not speak ZMTP, or `see` fails.
+    pub(super) fn each(&mut self, mut see: impl FnMut(&Message<'_>, &mut Vec<u8>) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        loop {
+            let more = self.read()?;
+            while let Some(message) = self.inbox.next_message()? {
+                see(&message, &mut self.outbox)?;
+            }
+            if !more {
+                return Ok(self.flush()?);
             }
         }
     }

@@ -25,7 +25,7 @@ pub use plan::{After, Arrivals, Durations, Plan};
 pub use report::{Latency, Machine, Report, Round};
 pub use sweep::{Factor, Sweep, Vary, curves};
 
-use clients::Clients;
+use clients::{Clients, Pace};
 use farm::Farm;
 use target::{Target, Usage};
 
@@ -50,7 +50,7 @@ const JOIN_WITHIN: Duration = Duration::from_secs(300);
 /// Beyond so many engines their connections for heartbeats are closed, as the files that a process may open are few.
 const HEARTS_UP_TO: usize = 2000;
 /// Tasks under way while a closed loop finds out what the most is, and while a history is made.
-const SATURATING: usize = 256;
+const SATURATING: Pace = Pace::Closed { window: 256 };
 
 /// Runs a load. `progress` hears what is being done and how far it is, from 0 to 1.
 ///
@@ -116,7 +116,7 @@ pub fn run(plan: &Plan, which: &Which, progress: &dyn Fn(&str, f64)) -> anyhow::
         let mut left = plan.history;
         while left > 0 {
             let piece = left.min(20_000);
-            clients.drive(Arrivals::Window(SATURATING), forever, piece, || farm.check())?;
+            clients.drive(SATURATING, forever, piece, || farm.check())?;
             left -= piece;
             progress("making history", 1.0 - left as f64 / plan.history as f64);
         }
@@ -126,31 +126,32 @@ pub fn run(plan: &Plan, which: &Which, progress: &dyn Fn(&str, f64)) -> anyhow::
 
     progress("warming up", 0.0);
     let mut saturation_per_s = None;
-    let warm = |clients: &mut Clients, farm: &mut Farm, arrivals, seconds: f64| {
+    let warm = |clients: &mut Clients, farm: &mut Farm, pace, seconds: f64| {
         let until = clients.now() + Duration::from_secs_f64(seconds);
-        clients.drive(arrivals, until, u64::MAX, || farm.check())
+        clients.drive(pace, until, u64::MAX, || farm.check())
     };
-    let arrivals = match plan.arrivals {
+    let pace = match plan.arrivals {
         Arrivals::Load(share) => {
-            warm(&mut clients, &mut farm, Arrivals::Window(SATURATING), plan.warmup_s)?;
+            warm(&mut clients, &mut farm, SATURATING, plan.warmup_s)?;
             clients.take_seen()?;
             let from = clients.now();
-            warm(&mut clients, &mut farm, Arrivals::Window(SATURATING), plan.round_s)?;
+            warm(&mut clients, &mut farm, SATURATING, plan.round_s)?;
             let rate = clients.take_seen()?.done as f64 / (clients.now() - from).as_secs_f64();
             clients.drain()?;
             saturation_per_s = Some(rate);
-            Arrivals::Rate(rate * share)
+            Pace::Open { rate: rate * share }
         }
-        other => other,
+        Arrivals::Window(window) => Pace::Closed { window },
+        Arrivals::Rate(rate) => Pace::Open { rate },
     };
-    warm(&mut clients, &mut farm, arrivals, plan.warmup_s)?;
+    warm(&mut clients, &mut farm, pace, plan.warmup_s)?;
     clients.take_seen()?;
     let mut rounds = Vec::new();
     let mut used = target.usage()?;
     let mut from = clients.now();
     for n in 0..plan.rounds {
         progress("measuring", n as f64 / plan.rounds as f64);
-        clients.drive(arrivals, from + Duration::from_secs_f64(plan.round_s), u64::MAX, || farm.check())?;
+        clients.drive(pace, from + Duration::from_secs_f64(plan.round_s), u64::MAX, || farm.check())?;
         let (now, usage, seen) = (clients.now(), target.usage()?, clients.take_seen()?);
         rounds.push(round(&used, &usage, &seen, (now - from).as_secs_f64()));
         (used, from) = (usage, now);

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use pointsman_policies::Rng;
 use rand_distr::{Distribution as _, Exp, LogNormal};
 use serde::{Deserialize, Serialize};
+use serde_with::{DeserializeFromStr, SerializeDisplay};
 
 /// A load.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,8 +54,7 @@ pub enum Arrivals {
 }
 
 /// How long tasks run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, SerializeDisplay, DeserializeFromStr)]
 pub enum Durations {
     /// Not at all.
     #[default]
@@ -128,23 +128,8 @@ impl std::fmt::Display for Durations {
     }
 }
 
-impl TryFrom<String> for Durations {
-    type Error = anyhow::Error;
-
-    fn try_from(text: String) -> anyhow::Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<Durations> for String {
-    fn from(durations: Durations) -> String {
-        durations.to_string()
-    }
-}
-
 /// What tasks wait for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, SerializeDisplay, DeserializeFromStr)]
 pub enum After {
     /// Nothing.
     #[default]
@@ -188,20 +173,6 @@ impl std::fmt::Display for After {
             After::Chains(width) => write!(f, "chains:{width}"),
             After::Random(count) => write!(f, "random:{count}"),
         }
-    }
-}
-
-impl TryFrom<String> for After {
-    type Error = anyhow::Error;
-
-    fn try_from(text: String) -> anyhow::Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<After> for String {
-    fn from(after: After) -> String {
-        after.to_string()
     }
 }
 

@@ -163,17 +163,11 @@ impl Driver {
                 busy = true;
                 let event = match input {
                     HubInput::Copied(messages) => {
-                        for copied in messages {
-                            hub.handle(self.now(), Event::Copied(copied));
-                            let _ = self.act(hub, outlet); // what passes by ends nothing
-                        }
+                        self.pass_by(hub, outlet, messages.into_iter().map(Event::Copied));
                         continue;
                     }
                     HubInput::Tasks(news) => {
-                        for news in news {
-                            hub.handle(self.now(), Event::Task(news));
-                            let _ = self.act(hub, outlet); // news of tasks end nothing
-                        }
+                        self.pass_by(hub, outlet, news.into_iter().map(Event::Task));
                         continue;
                     }
                     HubInput::Db(number, reply) => Event::Db(number, reply),
@@ -188,7 +182,7 @@ impl Driver {
                 }
             }
             for _ in 0..BURST * 4 {
-                if self.pong.is_idle() || !self.pong.take(&mut buffer)? {
+                if !self.pong.take_unless_idle(&mut buffer)? {
                     break;
                 }
                 busy = true;
@@ -199,7 +193,7 @@ impl Driver {
             }
             let mut subscribed = false;
             for _ in 0..BURST {
-                if self.notifications.is_idle() || !self.notifications.take(&mut buffer)? {
+                if !self.notifications.take_unless_idle(&mut buffer)? {
                     break;
                 }
                 busy = true;
@@ -210,7 +204,7 @@ impl Driver {
             }
             for index in 0..self.queries.len() {
                 for _ in 0..BURST {
-                    if self.queries[index].is_idle() || !self.queries[index].take(&mut buffer)? {
+                    if !self.queries[index].take_unless_idle(&mut buffer)? {
                         break;
                     }
                     busy = true;
@@ -239,6 +233,15 @@ impl Driver {
                 outlet.engines_changed(&hub.engines_state());
             }
             self.sleep(hub, inputs, busy)?;
+        }
+    }
+
+    /// Tells the hub of a batch of what has passed by, which ends nothing.
+    fn pass_by(&mut self, hub: &mut Hub, outlet: &mut dyn Outlet, events: impl Iterator<Item = Event>) {
+        let now = self.now();
+        for event in events {
+            hub.handle(now, event);
+            let _ = self.act(hub, outlet);
         }
     }
 

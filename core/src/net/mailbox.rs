@@ -15,16 +15,14 @@ struct Shared<T> {
     max_items: usize,
     max_bytes: usize,
     refused: AtomicU64,
-    /// Something may be in it: spares the receiver the lock while nothing is.
-    has_items: AtomicBool,
+    /// Something is in it, and a byte in the doorbell. Changed under the lock only; read without it, to spare the receiver that while nothing is.
+    rung: AtomicBool,
 }
 
 #[derive(Debug)]
 struct State<T> {
     items: VecDeque<(T, usize)>,
     bytes: usize,
-    /// A byte is in the doorbell that the receiver has not read.
-    rung: bool,
     closed: bool,
 }
 
@@ -44,9 +42,7 @@ impl<T> Shared<T> {
     fn push(&self, state: &mut State<T>, item: T, bytes: usize) {
         state.items.push_back((item, bytes));
         state.bytes += bytes;
-        self.has_items.store(true, Ordering::Release);
-        if !state.rung {
-            state.rung = true;
+        if !self.rung.swap(true, Ordering::AcqRel) {
             let _ = (&self.doorbell).write(&[1]); // one byte always fits: it is only written when none is there
         }
     }
@@ -91,15 +87,9 @@ impl<T> Mailbox<T> {
         let (doorbell, bell) = UnixStream::pair()?;
         doorbell.set_nonblocking(true)?;
         bell.set_nonblocking(true)?;
-        let state = Mutex::new(State { items: VecDeque::new(), bytes: 0, rung: false, closed: false });
-        let shared = Arc::new(Shared {
-            state,
-            doorbell,
-            max_items,
-            max_bytes,
-            refused: AtomicU64::new(0),
-            has_items: AtomicBool::new(false),
-        });
+        let state = Mutex::new(State { items: VecDeque::new(), bytes: 0, closed: false });
+        let shared =
+            Arc::new(Shared { state, doorbell, max_items, max_bytes, refused: AtomicU64::new(0), rung: AtomicBool::new(false) });
         Ok((Outbox { shared: shared.clone() }, Mailbox { shared, bell }))
     }
 
@@ -110,7 +100,7 @@ impl<T> Mailbox<T> {
 
     /// Moves at most `max` items to `into`, oldest first.
     pub fn take(&self, max: usize, into: &mut Vec<T>) {
-        if !self.shared.has_items.load(Ordering::Acquire) {
+        if !self.shared.rung.load(Ordering::Acquire) {
             return;
         }
         let mut state = self.shared.lock();
@@ -121,10 +111,7 @@ impl<T> Mailbox<T> {
                 into.push(item);
             }
         }
-        if state.items.is_empty() {
-            self.shared.has_items.store(false, Ordering::Release);
-        }
-        if state.items.is_empty() && std::mem::take(&mut state.rung) {
+        if state.items.is_empty() && self.shared.rung.swap(false, Ordering::AcqRel) {
             let _ = (&self.bell).read(&mut [0; 8]); // nothing to read is as good
         }
     }

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use smallvec::SmallVec;
 
-use crate::{Malformed, Multipart, MultipartBuilder, find_delimiter};
+use crate::message::find_parts;
+use crate::{Malformed, Multipart, MultipartBuilder};
 
 use super::Frame;
 
@@ -66,9 +67,8 @@ impl<'f> Opened<'f> {
     /// # Errors
     /// If there is no delimiter or too little behind it.
     pub fn new(frames: &'f [Frame]) -> Result<Opened<'f>, Malformed> {
-        let delimiter = find_delimiter(frames.iter().map(AsRef::as_ref)).ok_or(Malformed::NoDelimiter)?;
-        let behind = frames.len() - delimiter - 1;
-        if behind < 5 { Err(Malformed::TooShort(behind)) } else { Ok(Opened { frames, delimiter }) }
+        let delimiter = find_parts(frames.iter().map(AsRef::as_ref))?;
+        Ok(Opened { frames, delimiter })
     }
 
     /// How many identity frames stand before the delimiter.
@@ -235,6 +235,14 @@ impl Port {
             Err(PortError::NotNow) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// The same, without asking the socket while it is idle.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub fn take_unless_idle(&self, into: &mut FrameBuf) -> Result<bool, PortError> {
+        if self.is_idle() { Ok(false) } else { self.take(into) }
     }
 
     /// Sends a message made of frames. Sent frames are empty afterwards; after an error all are as they were.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
-use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Port, PortError};
+use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Port, PortError, wait};
 use pointsman_core::{Envelope, Parts};
 
-use super::{BURST, poll};
+use super::BURST;
 use crate::broadcast::{Action, Broadcast, Event, Reason};
 
 /// What other threads tell the tree.
@@ -56,7 +57,7 @@ pub fn run_broadcast(tree: Broadcast, sockets: BroadcastSockets, inputs: &Mailbo
         let mut busy = false;
         for index in 0..driver.leaves.len() {
             for _ in 0..BURST {
-                if !driver.leaves[index].take(&mut buffer)? {
+                if !driver.leaves[index].take_unless_idle(&mut buffer)? {
                     break;
                 }
                 busy = true;
@@ -75,7 +76,7 @@ pub fn run_broadcast(tree: Broadcast, sockets: BroadcastSockets, inputs: &Mailbo
             driver.act()?;
         }
         for _ in 0..BURST {
-            if !driver.root.take(&mut buffer)? {
+            if !driver.root.take_unless_idle(&mut buffer)? {
                 break;
             }
             busy = true;
@@ -86,13 +87,13 @@ pub fn run_broadcast(tree: Broadcast, sockets: BroadcastSockets, inputs: &Mailbo
             driver.retry_at = driver.clock.now() + RETRY;
             driver.retry()?;
         }
-        if !busy {
-            let wait_ms = if driver.unsent.is_empty() { -1 } else { RETRY.as_millis() as i64 };
-            let mut items =
-                vec![zmq::PollItem::from_fd(inputs.fd(), zmq::POLLIN), driver.root.socket().as_poll_item(zmq::POLLIN)];
-            items.extend(driver.leaves.iter().map(|leaf| leaf.socket().as_poll_item(zmq::POLLIN)));
-            poll(&mut items, wait_ms)?;
-        }
+        let timeout = match (busy, driver.unsent.is_empty()) {
+            (true, _) => Some(Duration::ZERO),
+            (false, true) => None,
+            (false, false) => Some(RETRY),
+        };
+        let ports: SmallVec<[&Port; 12]> = std::iter::once(&driver.root).chain(&driver.leaves).collect();
+        wait(&ports, [inputs.fd()], timeout)?;
     }
 }
 

@@ -11,15 +11,5 @@ pub use broadcast::{BroadcastInput, BroadcastSockets, run_broadcast};
 pub use orders::{LiveChange, SchedulerOrder};
 pub use tasks::{LiveScheduler, Request, TaskInput, TaskOptions, TaskSockets, run_tasks};
 
-use pointsman_core::net::PortError;
-
 /// Messages taken from one socket before the next has its turn.
 const BURST: usize = 64;
-
-/// Sleeps until one of `items` is ready, at most `timeout_ms` (-1: for ever).
-fn poll(items: &mut [zmq::PollItem<'_>], timeout_ms: i64) -> Result<(), PortError> {
-    match zmq::poll(items, timeout_ms) {
-        Ok(_) | Err(zmq::Error::EINTR) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}

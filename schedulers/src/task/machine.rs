@@ -293,11 +293,6 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         self.find(id)
     }
 
-    /// Whether a task of this id has been submitted, ended or not.
-    pub fn knows(&self, id: &str) -> bool {
-        self.find(id).is_some() || self.ledger.get(id) != 0
-    }
-
     /// The id of a live task.
     pub fn task_id(&self, task: TaskKey) -> Option<&str> {
         self.tasks.get(task).map(|task| &*task.id)
