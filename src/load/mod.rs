@@ -19,6 +19,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use pointsman_core::net::Clock;
 use pointsman_core::peer::Client;
+use procfs::CurrentSI as _;
 
 pub use compare::compare;
 pub use plan::{After, Arrivals, Durations, Plan};
@@ -148,12 +149,17 @@ pub fn run(plan: &Plan, which: &Which, progress: &dyn Fn(&str, f64)) -> anyhow::
     clients.take_seen()?;
     let mut rounds = Vec::new();
     let mut used = target.usage()?;
+    let mut stolen_before = stolen_s();
     let mut from = clients.now();
     for n in 0..plan.rounds {
         progress("measuring", n as f64 / plan.rounds as f64);
         clients.drive(pace, from + Duration::from_secs_f64(plan.round_s), u64::MAX, || farm.check())?;
         let (now, usage, seen) = (clients.now(), target.usage()?, clients.take_seen()?);
-        rounds.push(round(&used, &usage, &seen, (now - from).as_secs_f64()));
+        let (seconds, stolen) = ((now - from).as_secs_f64(), stolen_s());
+        let mut round = round(&used, &usage, &seen, seconds);
+        round.stolen = (stolen - stolen_before) / (seconds * std::thread::available_parallelism().map_or(1, usize::from) as f64);
+        stolen_before = stolen;
+        rounds.push(round);
         (used, from) = (usage, now);
     }
     progress("ending", 1.0);
@@ -173,6 +179,12 @@ pub fn run(plan: &Plan, which: &Which, progress: &dyn Fn(&str, f64)) -> anyhow::
     })
 }
 
+/// Seconds of all cores that the host has given to others since it started.
+fn stolen_s() -> f64 {
+    let stat = procfs::KernelStats::current().ok();
+    stat.and_then(|stat| stat.total.steal).map_or(0.0, |ticks| ticks as f64 / procfs::ticks_per_second() as f64)
+}
+
 fn round(before: &Usage, after: &Usage, seen: &clients::Seen, seconds: f64) -> Round {
     let answered = (seen.done + seen.failed).max(1) as f64;
     let us_per_task = |cpu_s: f64| cpu_s * 1e6 / answered;
@@ -189,6 +201,7 @@ fn round(before: &Usage, after: &Usage, seen: &clients::Seen, seconds: f64) -> R
         threads_us_per_task: threads.filter(|(_, us)| *us > 0.05).map(|(name, us)| (name.clone(), us)).collect(),
         processes_us_per_task: processes,
         rss_bytes: after.rss_bytes,
+        stolen: 0.0,
         processes: after.processes,
         latency_us: Latency::from(&seen.latency_us),
     }

@@ -79,6 +79,9 @@ pub struct Round {
     pub processes_us_per_task: Vec<f64>,
     /// Resident bytes at its end.
     pub rss_bytes: u64,
+    /// Share of the machine's time that its host gave to others meanwhile (steal): beyond some per cent, latencies are the host's.
+    #[serde(default)]
+    pub stolen: f64,
     /// The controller's processes.
     pub processes: usize,
     /// Latency in microseconds by percentile.
@@ -185,6 +188,13 @@ impl Report {
         threads.sort_by(|a, b| b.1.total_cmp(&a.1));
         let shown: Vec<String> = threads.iter().map(|(name, us)| format!("{name} {us:.1}")).collect();
         text += &format!("\nCPU us/task by thread: {}", shown.join(", "));
+        let stolen = self.rounds.iter().map(|round| round.stolen).sum::<f64>() / self.rounds.len().max(1) as f64;
+        if stolen > 0.01 {
+            text += &format!(
+                "\nthe host took {:.0} % of this machine's time away meanwhile: trust ratios, not times",
+                stolen * 100.0
+            );
+        }
         let failed: u64 = self.rounds.iter().map(|round| round.failed).sum();
         if failed > 0 {
             text += &format!("\n{failed} tasks FAILED");

@@ -274,9 +274,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// Forgets a task but for its word in the ledger, and remembers to tell its dependents. What is left of it is its caller's.
     fn end(&mut self, key: TaskKey, ok: bool, engine: Option<EngineId>, size: u8) -> Option<Box<Task<P>>> {
         let hash = self.tasks[key].hash;
-        if let Ok(entry) = self.by_id.find_entry(hash, |&other| other == key) {
-            entry.remove();
-        }
+        self.by_id.remove(hash, key);
         let mut task = self.tasks.remove(key)?;
         self.ends += 1;
         self.growth.forget(task.seq);

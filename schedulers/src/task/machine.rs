@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 use pointsman_core::Ledger;
 use pointsman_policies::admission::Fixed;
 use pointsman_policies::order::Fifo;
@@ -20,6 +19,7 @@ use super::decisions::{Decision, DecisionLog};
 use super::event::{Action, Counters, Event, Limits, Measured, Reason};
 use super::ghosts::Ghosts;
 use super::growth::Growth;
+use super::ids::Ids;
 use super::known::{EngineId, KnownEngines, Presence};
 use super::queue::{Falls, Queue, Standing};
 use super::state::{Edge, Failure, State, Task};
@@ -81,7 +81,7 @@ pub struct TaskScheduler<S, P> {
     /// Boxed: they are large, and come and go.
     pub(super) tasks: SlotMap<TaskKey, Box<Task<P>>>,
     /// Live tasks by id; the ids themselves are in `tasks`.
-    pub(super) by_id: HashTable<TaskKey>,
+    pub(super) by_id: Ids,
     pub(super) hasher: FixedState,
     /// What became of every task that has ended.
     pub(super) ledger: Ledger,
@@ -152,7 +152,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             paused: false,
             engines: KnownEngines::default(),
             tasks: SlotMap::with_key(),
-            by_id: HashTable::new(),
+            by_id: Ids::default(),
             hasher: FixedState::with_seed(seed),
             ledger: Ledger::default(),
             next_seq: 0,
@@ -308,7 +308,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     }
 
     pub(super) fn find_hashed(&self, hash: u64, id: &str) -> Option<TaskKey> {
-        self.by_id.find(hash, |&key| &*self.tasks[key].id == id).copied()
+        self.by_id.find(hash, |key| &*self.tasks[key].id == id)
     }
 
     pub(super) fn hash(&self, id: &str) -> u64 {

@@ -11,6 +11,7 @@ mod finish;
 mod ghosts;
 pub mod graph;
 mod growth;
+mod ids;
 mod known;
 mod machine;
 mod place;

@@ -57,8 +57,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         self.counters.accepted += 1;
         self.queued_bytes += bytes;
         let key = self.tasks.insert(task);
-        let tasks = &self.tasks;
-        self.by_id.insert_unique(hash, key, |&key| tasks[key].hash);
+        self.by_id.insert(hash, key);
         for (edge, dependency) in dependencies {
             if let Resolved::Live(dependency) = dependency {
                 self.tasks[dependency].dependents.push((key, edge));
