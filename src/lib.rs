@@ -21,8 +21,10 @@ pub use pointsman_schedulers as schedulers;
 pub mod cli;
 pub mod config;
 pub mod controller;
+pub mod lab;
 pub mod load;
 pub mod plot;
+mod stats;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]

@@ -5,6 +5,7 @@ mod connection;
 mod controller;
 mod demo;
 mod engine;
+mod lab;
 mod policy;
 mod schemes;
 
@@ -37,6 +38,9 @@ enum Command {
     Demo(demo::Options),
     /// Put load on a controller and see what it takes: throughput, latency, CPU, memory.
     Bench(Box<bench::Options>),
+    /// Study policies in virtual time: experiments, reports, theory.
+    #[command(subcommand)]
+    Lab(lab::Command),
     /// List the policies that can be chosen, with their parameters.
     Schemes(schemes::Options),
     /// Show and change the policies of a running controller.
@@ -53,6 +57,7 @@ pub fn run(registry: Registry) -> ExitCode {
         Command::Engine(options) => engine::run(&options),
         Command::Demo(options) => demo::run(&options, &registry),
         Command::Bench(options) => bench::run(&options),
+        Command::Lab(command) => lab::run(&command, &registry),
         Command::Schemes(options) => schemes::run(&options, &registry),
         Command::Policy(options) => policy::run(&options, &registry),
         Command::Explain(options) => policy::explain(&options),

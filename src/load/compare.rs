@@ -1,7 +1,7 @@
 //! Two results beside each other: how each figure has changed, and whether the stretches of both leave room for doubt.
 
 use super::report::{FIGURES, Report, table};
-use super::stats::Ratio;
+use crate::stats::Ratio;
 
 /// A table of ratios of the second to the first, with confidence intervals of 95 %.
 pub fn compare(a: &Report, b: &Report) -> String {

@@ -9,7 +9,6 @@ mod link;
 mod plan;
 mod report;
 mod speaker;
-mod stats;
 mod sweep;
 mod target;
 

@@ -8,7 +8,7 @@ use procfs::Current as _;
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Arrivals, Plan};
-use super::stats::Estimate;
+use crate::stats::Estimate;
 
 /// The result of a load, as it is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -170,7 +170,7 @@ impl Report {
         );
         let rows = FIGURES.iter().map(|figure| {
             let values: Vec<f64> = self.rounds.iter().map(figure.of).collect();
-            let Estimate { mean, half_width } = Estimate::of(&values);
+            let Estimate { mean, half_width, .. } = Estimate::of(&values);
             let digits = figure.digits;
             let spread = half_width.map_or_else(|| "-".into(), |half| format!("± {half:.digits$}"));
             let least = values.iter().copied().fold(f64::INFINITY, f64::min);

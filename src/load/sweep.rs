@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::{Arrivals, Plan};
 use super::report::{FIGURES, Report, table};
-use super::stats::Estimate;
 use super::{Which, run};
 use crate::plot::{Look, Panel, Point, Scale, Series};
+use crate::stats::Estimate;
 
 /// Which number of a load is varied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,7 +186,7 @@ pub fn curves(sweeps: &[(String, Sweep)]) -> anyhow::Result<Vec<Panel>> {
 
 fn point(value: u64, report: &Report, figure: usize) -> Point {
     let values: Vec<f64> = report.rounds.iter().map(FIGURES[figure].of).collect();
-    let Estimate { mean, half_width } = Estimate::of(&values);
+    let Estimate { mean, half_width, .. } = Estimate::of(&values);
     Point { x: value as f64, y: mean, range: half_width.map(|half| ((mean - half).max(0.0), mean + half)) }
 }
 

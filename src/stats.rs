@@ -5,33 +5,33 @@ use statrs::statistics::Statistics as _;
 
 /// A mean and half the width of its confidence interval of 95 %, which needs two values.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Estimate {
-    pub(super) mean: f64,
-    pub(super) half_width: Option<f64>,
+pub(crate) struct Estimate {
+    pub(crate) mean: f64,
+    /// Needs two values as well.
+    pub(crate) standard_error: Option<f64>,
+    pub(crate) half_width: Option<f64>,
 }
 
 impl Estimate {
     /// Of independent values (Student's t).
-    pub(super) fn of(values: &[f64]) -> Estimate {
+    pub(crate) fn of(values: &[f64]) -> Estimate {
         let mean = values.mean();
-        let half_width = (values.len() > 1).then(|| {
-            let error = values.std_dev() / (values.len() as f64).sqrt();
-            error * t_quantile((values.len() - 1) as f64)
-        });
-        Estimate { mean, half_width }
+        let standard_error = (values.len() > 1).then(|| values.std_dev() / (values.len() as f64).sqrt());
+        let half_width = standard_error.map(|error| error * t_quantile((values.len() - 1) as f64));
+        Estimate { mean, standard_error, half_width }
     }
 }
 
 /// The ratio of two geometric means, and its confidence interval of 95 % (Welch's t on logarithms). All values must be positive.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Ratio {
-    pub(super) ratio: f64,
-    pub(super) interval: Option<(f64, f64)>,
+pub(crate) struct Ratio {
+    pub(crate) ratio: f64,
+    pub(crate) interval: Option<(f64, f64)>,
 }
 
 impl Ratio {
     /// Of `b` to `a`; nothing if a value is not positive.
-    pub(super) fn of(a: &[f64], b: &[f64]) -> Option<Ratio> {
+    pub(crate) fn of(a: &[f64], b: &[f64]) -> Option<Ratio> {
         if a.iter().chain(b).any(|value| value.partial_cmp(&0.0) != Some(std::cmp::Ordering::Greater))
             || a.is_empty()
             || b.is_empty()

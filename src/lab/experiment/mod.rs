@@ -1,0 +1,14 @@
+//! Experiments: a file names what is varied and what is measured; each point is run several times, with the same tasks for every policy; what is
+//! finished is kept. The same file and seed give the same results to the byte, on one thread or many.
+
+mod file;
+mod point;
+mod run;
+mod store;
+mod warn;
+
+pub use file::{Experiment, ExperimentError};
+pub use point::{Point, Workload};
+pub use run::{Detail, Outcome, Progress, Row, run_experiment, run_point};
+pub use store::{Results, Store, read_results};
+pub use warn::warnings;

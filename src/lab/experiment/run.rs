@@ -1,0 +1,281 @@
+//! Runs of points: one run, and all runs of an experiment on as many threads as there are cores.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, bail};
+use pointsman_policies::{Registry, Rng};
+use rayon::prelude::*;
+
+use super::file::Experiment;
+use super::point::{Point, Workload};
+use super::store::Store;
+use crate::lab::draw::Dist;
+use crate::lab::graph::{Costs, Dag, Rule, heft, list_schedule};
+use crate::lab::measure::{Collector, METRICS, Measures};
+use crate::lab::reference::{Discipline, run_discipline};
+use crate::lab::workload::{ArrivalKind, Closed, Graphs, Playback, Stream};
+use crate::lab::world::{Ended, Source, Totals, World};
+
+/// The end of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Its figures.
+    pub measures: Measures,
+    /// What happened.
+    pub totals: Totals,
+}
+
+/// A finished run as it is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Which point of the experiment.
+    pub point: usize,
+    /// Which replication.
+    pub replication: u32,
+    /// Figures, in the order of [`METRICS`].
+    pub figures: Vec<f64>,
+}
+
+/// What a first replication leaves for charts.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Detail {
+    /// Which point.
+    pub point: usize,
+    /// Shares of responses above values.
+    pub tail: Vec<(f64, f64)>,
+    /// Time at work of each engine, as a share of the run.
+    pub busy: Vec<f64>,
+}
+
+/// Runs a point once. Files are found from `folder`; the same seed gives every policy the same tasks.
+///
+/// # Errors
+/// If something in the point is not as it must be, or tasks are left that nothing would ever end.
+pub fn run_point(point: &Point, registry: &Registry, folder: &Path, seed: u64) -> anyhow::Result<Outcome> {
+    point.check_stable()?;
+    let capacity: f64 = point.engine_speeds(seed)?.iter().sum();
+    let estimate = point.estimate()?;
+    match point.workload {
+        Workload::Stream => {
+            let rate = point.load * capacity / point.mean_size_s()?;
+            let source = Stream::new(point.arrival_kind()?, rate, point.kinds()?, estimate, point.tasks, seed);
+            run_tasks(point, registry, source, point.tasks, seed)
+        }
+        Workload::Closed => {
+            let kind = point.kinds()?.into_iter().next().context("a kind of tasks")?;
+            let source =
+                Closed::new(kind, point.clients.max(1), point.window.max(1), point.think()?, estimate, point.tasks, seed);
+            run_tasks(point, registry, source, point.tasks, seed)
+        }
+        Workload::Trace => {
+            let recorded = point.recorded(folder)?;
+            let (work_s, span_s) =
+                (recorded.iter().map(|task| task.run_s).sum::<f64>(), recorded.last().map_or(0.0, |task| task.at_s));
+            let speed = if point.arrivals == "recorded" || span_s == 0.0 {
+                1.0
+            } else {
+                point.load / (work_s / (span_s * capacity)).max(1e-12)
+            };
+            let tasks = point.tasks.min(recorded.len() as u64);
+            run_tasks(point, registry, Playback::new(recorded, tasks, speed, estimate, seed), tasks, seed)
+        }
+        Workload::Graphs => {
+            let dags = point.dags(folder, seed)?;
+            let mean_work_s = dags.iter().map(|dag| dag.total_s()).sum::<f64>() / dags.len() as f64;
+            let rate = point.load * capacity / mean_work_s.max(1e-9);
+            let arrivals = if point.graphs == 1 { ArrivalKind::Batch } else { point.arrival_kind()? };
+            let source = Graphs::new(dags.clone(), arrivals, rate, point.clients, estimate, point.graphs, seed);
+            run_graphs(point, registry, &dags, source, seed)
+        }
+    }
+}
+
+fn finished(outcome: Outcome) -> anyhow::Result<Outcome> {
+    if outcome.totals.stuck > 0 {
+        bail!("{} tasks are left that nothing would ever end: is there an engine that takes them?", outcome.totals.stuck);
+    }
+    Ok(outcome)
+}
+
+fn run_tasks(point: &Point, registry: &Registry, mut source: impl Source, tasks: u64, seed: u64) -> anyhow::Result<Outcome> {
+    let mut collector = Collector::new((tasks as f64 * point.warmup) as u64);
+    let watch = |ended: &Ended| collector.see(ended);
+    let totals = match point.reference() {
+        Some(name) => {
+            let discipline = Discipline::ALL.into_iter().find(|discipline| discipline.name() == name);
+            let discipline = discipline.with_context(|| {
+                let known = Discipline::ALL.map(|discipline| format!("~{}", discipline.name()));
+                format!("~{name} is no reference for tasks: there are {}", known.join(", "))
+            })?;
+            if point.engine_speeds(seed)?.iter().any(|speed| *speed != 1.0) {
+                bail!("~{name} is for engines of equal speed");
+            }
+            run_discipline(discipline, point.engines, &mut source, watch)
+        }
+        None => world(point, registry, seed)?.run(&mut source, watch),
+    };
+    finished(Outcome { measures: collector.measures(&totals, None), totals })
+}
+
+fn world(point: &Point, registry: &Registry, seed: u64) -> anyhow::Result<World<Box<dyn pointsman_policies::Scheme>>> {
+    let sets = (0..point.dispatchers).map(|_| point.build(registry)).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(World::new(point.setup(seed)?, sets))
+}
+
+/// A response is that of a whole graph here, and its size the bound below which no schedule comes.
+fn run_graphs(
+    point: &Point,
+    registry: &Registry,
+    dags: &[std::sync::Arc<Dag>],
+    mut source: Graphs,
+    seed: u64,
+) -> anyhow::Result<Outcome> {
+    let speeds = point.engine_speeds(seed)?;
+    let bounds_s: Vec<f64> = dags.iter().map(|dag| dag.lower_bound_s(&speeds)).collect();
+    let mut tasks = Collector::new(0);
+    let totals = match point.reference() {
+        Some(name) => return reference_schedule(name, point, dags, &speeds),
+        None => world(point, registry, seed)?.run(&mut source, |ended| tasks.see(ended)),
+    };
+    let mut graphs = Collector::new((point.graphs as f64 * point.warmup) as u64);
+    for (number, end) in source.ends().iter().enumerate() {
+        graphs.see(&Ended {
+            number: number as u64,
+            class: 0,
+            client: 0,
+            at_ns: end.at_ns,
+            started_ns: end.at_ns,
+            ended_ns: end.ended_ns,
+            work_ns: (bounds_s[end.graph] * 1e9) as u64,
+            engine: None,
+            ok: end.ok,
+        });
+    }
+    let bound_s = if point.graphs == 1 { bounds_s[0] } else { f64::NAN };
+    let mut measures = graphs.measures(&totals, Some(bound_s));
+    measures.wait_s = tasks.measures(&totals, None).wait_s;
+    finished(Outcome { measures, totals })
+}
+
+/// A schedule made with everything known, of one graph.
+fn reference_schedule(name: &str, point: &Point, dags: &[std::sync::Arc<Dag>], speeds: &[f64]) -> anyhow::Result<Outcome> {
+    let (1, [dag, ..]) = (point.graphs, dags) else { bail!("~{name} is a schedule of one graph: graphs = 1") };
+    let makespan_s = match name {
+        "list" => {
+            if speeds.iter().any(|speed| *speed != 1.0) {
+                bail!("~list is for engines of equal speed; ~heft for others");
+            }
+            list_schedule(dag, point.engines, Rule::CriticalPath)
+        }
+        "heft" => {
+            let bandwidth = point.bandwidth_bytes_per_s.unwrap_or(f64::INFINITY);
+            heft(dag, &Costs::of_speeds(dag, speeds, bandwidth)).iter().map(|placed| placed.end_s).fold(0.0, f64::max)
+        }
+        other => bail!("~{other} is no reference for graphs: there are ~list and ~heft"),
+    };
+    let mut collector = Collector::new(0);
+    let bound_s = dag.lower_bound_s(speeds);
+    let ended_ns = (makespan_s * 1e9) as u64;
+    collector.see(&Ended {
+        number: 0,
+        class: 0,
+        client: 0,
+        at_ns: 0,
+        started_ns: 0,
+        ended_ns,
+        work_ns: (bound_s * 1e9) as u64,
+        engine: None,
+        ok: true,
+    });
+    let busy_ns = vec![(dag.total_s() * 1e9 / speeds.iter().sum::<f64>()) as u64; speeds.len()];
+    let totals = Totals { ended: dag.len() as u64, end_ns: ended_ns, busy_ns, ..Totals::default() };
+    Ok(Outcome { measures: collector.measures(&totals, Some(bound_s)), totals })
+}
+
+/// Hears how far an experiment is.
+pub trait Progress: Sync {
+    /// So many runs are known to be needed by now, and so many are done.
+    fn tell(&self, done: u64, needed: u64);
+}
+
+impl<F: Fn(u64, u64) + Sync> Progress for F {
+    fn tell(&self, done: u64, needed: u64) {
+        self(done, needed);
+    }
+}
+
+/// The seed of a replication: the same for all points, so that they are compared on the same tasks.
+fn seed_of(seed: u64, replication: u32) -> u64 {
+    Rng::stream(seed, &format!("replication {replication}")).next_u64()
+}
+
+/// Runs what is not yet in the store: every point as often as the experiment says, and more often where the precision asked for is not reached. `stop`
+/// ends it after the runs under way; what is finished is kept.
+///
+/// # Errors
+/// If a point is not as it must be, naming it, or the store can not be written.
+pub fn run_experiment(
+    experiment: &Experiment,
+    registry: &Registry,
+    store: &mut Store,
+    stop: &AtomicBool,
+    progress: &impl Progress,
+) -> anyhow::Result<()> {
+    let points = experiment.points();
+    let folder = experiment.folder();
+    let mut done = store.rows().len() as u64;
+    loop {
+        let missing: Vec<(usize, u32)> = (0..points.len())
+            .flat_map(|at| {
+                let needed = needed(experiment, store, at);
+                (0..needed).map(move |replication| (at, replication))
+            })
+            .filter(|&(at, replication)| !store.has(at, replication))
+            .collect();
+        if missing.is_empty() {
+            return store.finish();
+        }
+        let needed = done + missing.len() as u64;
+        progress.tell(done, needed);
+        let kept = Mutex::new((&mut *store, &mut done));
+        missing.par_iter().try_for_each(|&(at, replication)| {
+            if stop.load(Ordering::Relaxed) {
+                bail!("interrupted; what is finished is kept, and the same command goes on");
+            }
+            let seed = seed_of(experiment.seed, replication);
+            let outcome = run_point(&points[at], registry, folder, seed)
+                .with_context(|| format!("point {} ({})", at + 1, experiment.describe(at)))?;
+            let figures = METRICS.iter().map(|metric| (metric.of)(&outcome.measures)).collect();
+            let length_s = outcome.totals.end_ns as f64 / 1e9;
+            let busy = outcome.measures.busy_s.iter().map(|busy_s| busy_s / length_s).collect();
+            let detail = (replication == 0).then(|| Detail { point: at, tail: outcome.measures.tail.clone(), busy });
+            // A thread that died has left whole rows.
+            let mut kept = kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            kept.0.keep(Row { point: at, replication, figures }, detail)?;
+            *kept.1 += 1;
+            progress.tell(*kept.1, needed);
+            Ok(())
+        })?;
+    }
+}
+
+/// How many replications of a point are needed, as far as is known.
+fn needed(experiment: &Experiment, store: &Store, at: usize) -> u32 {
+    let (least, most) = (experiment.replications, experiment.replications_max.max(experiment.replications));
+    let Some(precision) = experiment.precision else { return least };
+    let values = store.values(at, &experiment.precision_of);
+    if (values.len() as u32) < least {
+        return least;
+    }
+    let estimate = crate::stats::Estimate::of(&values);
+    let reached = estimate.half_width.is_some_and(|half| half <= precision * estimate.mean.abs());
+    if reached { values.len() as u32 } else { (values.len() as u32 + 2).min(most) }
+}
+
+/// A distribution of a point, for those who reason about it.
+pub(crate) fn only_size(point: &Point) -> Option<Dist> {
+    let mut kinds = point.kinds().ok()?;
+    (kinds.len() == 1).then(|| kinds.remove(0).size)
+}

@@ -1,0 +1,460 @@
+//! Results as a page: one HTML file with tables and charts inside, and the same charts as files. Nothing is fetched from anywhere.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use pointsman_policies::Registry;
+
+use super::experiment::{Experiment, Results};
+use super::measure::{METRICS, metric};
+use super::theory;
+use crate::plot::{Look, Panel, Point as Dot, Scale, Series, svg};
+use crate::stats::Estimate;
+
+/// No chart has more lines than an eye can tell apart.
+const MOST_LINES: usize = 12;
+/// No page has more charts.
+const MOST_PANELS: usize = 48;
+
+/// A page of a folder's results, and its charts by name.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// HTML.
+    pub html: String,
+    /// Name and SVG of each chart.
+    pub charts: Vec<(String, String)>,
+}
+
+/// Figures of a point: one estimate for each metric.
+struct Known<'r> {
+    results: &'r Results,
+    values: Vec<Vec<Vec<f64>>>,
+}
+
+impl<'r> Known<'r> {
+    fn new(results: &'r Results) -> Known<'r> {
+        let mut values = vec![vec![Vec::new(); METRICS.len()]; results.experiment.points().len()];
+        for row in &results.rows {
+            for (column, figure) in row.figures.iter().enumerate() {
+                values[row.point][column].push(*figure);
+            }
+        }
+        Known { results, values }
+    }
+
+    fn of(&self, point: usize, metric: &str) -> Option<Estimate> {
+        let column = METRICS.iter().position(|known| known.name == metric)?;
+        let values = &self.values[point][column];
+        (!values.is_empty() && values.iter().all(|value| value.is_finite())).then(|| Estimate::of(values))
+    }
+
+    fn values(&self, point: usize, metric: &str) -> &[f64] {
+        METRICS.iter().position(|known| known.name == metric).map_or(&[], |column| &self.values[point][column])
+    }
+
+    fn experiment(&self) -> &Experiment {
+        &self.results.experiment
+    }
+}
+
+/// Makes the page.
+///
+/// # Errors
+/// If there are no results yet.
+pub fn page(results: &Results, registry: &Registry) -> anyhow::Result<Page> {
+    if results.rows.is_empty() {
+        bail!("no run is finished yet");
+    }
+    let known = Known::new(results);
+    let experiment = &results.experiment;
+    let mut charts = Vec::new();
+    let axis = numeric_factor(experiment);
+    let series_axis = axis.and_then(|axis| series_factor(experiment, axis));
+    if let Some(axis) = axis {
+        for name in &experiment.metrics {
+            for (at, (title, panel)) in curves(&known, registry, axis, series_axis, name).into_iter().enumerate() {
+                charts.push((format!("{name}-{at}{}", slug(&title)), panel));
+            }
+        }
+    }
+    for (at, panel) in tails(&known).into_iter().enumerate() {
+        charts.push((format!("tail-{at}"), panel));
+    }
+    for (at, panel) in loads(&known).into_iter().enumerate() {
+        charts.push((format!("engines-{at}"), panel));
+    }
+    charts.truncate(MOST_PANELS);
+    let drawn = charts.iter().filter_map(|(name, panel)| Some((name.clone(), svg(std::slice::from_ref(panel), 1).ok()?)));
+    let charts: Vec<(String, String)> = drawn.collect();
+    Ok(Page { html: html(&known, registry, &charts), charts })
+}
+
+/// Writes the page and its charts into the folder of the results; returns the page's path.
+///
+/// # Errors
+/// If a file can not be written.
+pub fn write(page: &Page, folder: &Path) -> anyhow::Result<std::path::PathBuf> {
+    let charts = folder.join("charts");
+    std::fs::create_dir_all(&charts).with_context(|| charts.display().to_string())?;
+    for (name, text) in &page.charts {
+        std::fs::write(charts.join(format!("{name}.svg")), text)?;
+    }
+    let path = folder.join("report.html");
+    std::fs::write(&path, &page.html).with_context(|| path.display().to_string())?;
+    Ok(path)
+}
+
+fn slug(text: &str) -> String {
+    let mut slug: String = text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    slug.truncate(60);
+    if slug.is_empty() { slug } else { format!("-{slug}") }
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// The numeric factor of most values: what charts have along x. `load` if it is one of them.
+fn numeric_factor(experiment: &Experiment) -> Option<usize> {
+    let count = |at: usize| {
+        let mut levels: Vec<&String> =
+            (0..experiment.points().len()).map(|point| &experiment.levels(point)[at]).filter(|level| *level != "-").collect();
+        levels.sort_unstable();
+        levels.dedup();
+        if levels.iter().all(|level| number(level).is_some()) { levels.len() } else { 0 }
+    };
+    let factors = experiment.factors();
+    let candidates = (0..factors.len()).map(|at| (at, count(at))).filter(|(_, count)| *count > 1);
+    candidates.max_by_key(|&(at, count)| (factors[at] == "load", count)).map(|(at, _)| at)
+}
+
+/// What has a line of its own: the policy if it varies, or else any other factor.
+fn series_factor(experiment: &Experiment, axis: usize) -> Option<usize> {
+    let factors = experiment.factors();
+    let preferred = ["placement", "order", "admission", "rebalance"];
+    let found = preferred.iter().find_map(|name| factors.iter().position(|factor| factor == name));
+    found.or_else(|| (0..factors.len()).find(|&at| at != axis))
+}
+
+/// Points grouped by what neither x nor the lines show.
+fn curves(known: &Known<'_>, registry: &Registry, axis: usize, lines: Option<usize>, name: &str) -> Vec<(String, Panel)> {
+    let experiment = known.experiment();
+    let Some(metric) = metric(name) else { return Vec::new() };
+    let policies = ["placement", "order", "admission", "rebalance", "hwm"];
+    let rest = |point: usize, only_world: bool| -> Vec<String> {
+        let shown =
+            |at: usize| at != axis && Some(at) != lines && !(only_world && policies.contains(&experiment.factors()[at].as_str()));
+        let parts = (0..experiment.factors().len()).filter(|&at| shown(at));
+        parts.map(|at| format!("{} {}", experiment.factors()[at], experiment.levels(point)[at])).collect()
+    };
+    let mut groups: Vec<Vec<String>> = Vec::new();
+    for point in 0..experiment.points().len() {
+        let group = rest(point, false);
+        if experiment.points()[point].reference().is_none() && !groups.contains(&group) {
+            groups.push(group);
+        }
+    }
+    let mut panels = Vec::new();
+    for group in groups {
+        let world: Vec<String> = {
+            let first = (0..experiment.points().len()).find(|&point| rest(point, false) == group);
+            first.map(|point| rest(point, true)).unwrap_or_default()
+        };
+        let belongs = |point: usize| {
+            if experiment.points()[point].reference().is_some() {
+                rest(point, true) == world
+            } else {
+                rest(point, false) == group
+            }
+        };
+        let mut names: Vec<String> = Vec::new();
+        for point in (0..experiment.points().len()).filter(|&point| belongs(point)) {
+            let line = lines.map_or_else(String::new, |at| experiment.levels(point)[at].clone());
+            if !names.contains(&line) {
+                names.push(line);
+            }
+        }
+        let mut series = Vec::new();
+        for (style, line) in names.iter().take(MOST_LINES).enumerate() {
+            let points = (0..experiment.points().len())
+                .filter(|&point| belongs(point) && lines.is_none_or(|at| experiment.levels(point)[at] == *line));
+            let (mut dots, mut told) = (Vec::new(), Vec::new());
+            for point in points {
+                let (Some(x), Some(estimate)) = (number(&experiment.levels(point)[axis]), known.of(point, name)) else {
+                    continue;
+                };
+                dots.push(Dot {
+                    x,
+                    y: estimate.mean,
+                    range: estimate.half_width.map(|half| (estimate.mean - half, estimate.mean + half)),
+                });
+                if name == "response_mean_s"
+                    && let Some((theory, _)) = theory::mean_response_s(&experiment.points()[point], registry)
+                {
+                    told.push(Dot { x, y: theory, range: None });
+                }
+            }
+            dots.sort_by(|a, b| a.x.total_cmp(&b.x));
+            told.sort_by(|a, b| a.x.total_cmp(&b.x));
+            if !told.is_empty() {
+                series.push(Series { name: String::new(), points: told, look: Look::Theory, style });
+            }
+            series.push(Series { name: line.clone(), points: dots, look: Look::Measured, style });
+        }
+        series.retain(|series| !series.points.is_empty());
+        if series.is_empty() {
+            continue;
+        }
+        let ys: Vec<f64> = series.iter().flat_map(|series| &series.points).map(|point| point.y).collect();
+        let (least, most) = (ys.iter().copied().fold(f64::INFINITY, f64::min), ys.iter().copied().fold(0.0, f64::max));
+        let xs: Vec<f64> = series.iter().flat_map(|series| &series.points).map(|point| point.x).collect();
+        let (first, last) = (xs.iter().copied().fold(f64::INFINITY, f64::min), xs.iter().copied().fold(0.0, f64::max));
+        let title = group.join(", ");
+        panels.push((
+            title.clone(),
+            Panel {
+                title: if title.is_empty() { metric.label.to_owned() } else { format!("{} ({title})", metric.label) },
+                x_label: axis_label(&experiment.factors()[axis]),
+                y_label: metric.label.to_owned(),
+                x_scale: if first > 0.0 && last / first > 30.0 { Scale::Log } else { Scale::Linear },
+                y_scale: if least > 0.0 && most / least > 20.0 { Scale::Log } else { Scale::Linear },
+                series,
+            },
+        ));
+    }
+    panels
+}
+
+fn axis_label(factor: &str) -> String {
+    match factor {
+        "load" => "load of each engine".into(),
+        "hwm" => "tasks in flight per engine (hwm)".into(),
+        "latency_s" => "latency one way, s".into(),
+        other => match other.strip_suffix("_s") {
+            Some(name) => format!("{}, s", name.replace('_', " ")),
+            None => other.replace('_', " "),
+        },
+    }
+}
+
+/// Tails of the response: a chart for each world, a line for each policy.
+fn tails(known: &Known<'_>) -> Vec<Panel> {
+    grouped(known, |detail| detail.tail.len() > 2)
+        .into_iter()
+        .map(|(title, lines)| Panel {
+            title: if title.is_empty() { "tail of the response".into() } else { format!("tail of the response ({title})") },
+            x_label: "response, s".into(),
+            y_label: "share of tasks above".into(),
+            x_scale: Scale::Log,
+            y_scale: Scale::Log,
+            series: lines
+                .into_iter()
+                .enumerate()
+                .map(|(style, (name, point))| Series {
+                    name,
+                    points: detail(known, point).tail.iter().map(|&(x, y)| Dot { x, y, range: None }).collect(),
+                    look: Look::Curve,
+                    style,
+                })
+                .collect(),
+        })
+        .collect()
+}
+
+/// How busy each engine was, the busiest first.
+fn loads(known: &Known<'_>) -> Vec<Panel> {
+    grouped(known, |detail| detail.busy.len() > 1)
+        .into_iter()
+        .map(|(title, lines)| Panel {
+            title: if title.is_empty() { "share of time at work".into() } else { format!("share of time at work ({title})") },
+            x_label: "engine, busiest first".into(),
+            y_label: "share of time at work".into(),
+            x_scale: Scale::Linear,
+            y_scale: Scale::Linear,
+            series: lines
+                .into_iter()
+                .enumerate()
+                .map(|(style, (name, point))| {
+                    let mut busy = detail(known, point).busy.clone();
+                    busy.sort_by(|a, b| b.total_cmp(a));
+                    let points = busy.iter().enumerate().map(|(at, &y)| Dot { x: at as f64 + 1.0, y, range: None });
+                    let look = if busy.len() > 40 { Look::Curve } else { Look::Measured };
+                    Series { name, points: points.collect(), look, style }
+                })
+                .collect(),
+        })
+        .collect()
+}
+
+fn detail<'k>(known: &'k Known<'_>, point: usize) -> &'k super::experiment::Detail {
+    // Only points that have one are asked for.
+    known.results.details.iter().rfind(|detail| detail.point == point).unwrap_or(&known.results.details[0])
+}
+
+/// For each combination of numeric factors the points, by what else they are called. Only the last few combinations: those of the highest load.
+fn grouped(known: &Known<'_>, shown: impl Fn(&super::experiment::Detail) -> bool) -> Vec<(String, Vec<(String, usize)>)> {
+    let experiment = known.experiment();
+    let mut groups: Vec<(String, Vec<(String, usize)>)> = Vec::new();
+    for point in 0..experiment.points().len() {
+        if experiment.points()[point].reference().is_some()
+            || !known.results.details.iter().any(|detail| detail.point == point && shown(detail))
+        {
+            continue;
+        }
+        let pair = |at: usize| format!("{} {}", experiment.factors()[at], experiment.levels(point)[at]);
+        let (numeric, named): (Vec<usize>, Vec<usize>) =
+            (0..experiment.factors().len()).partition(|&at| number(&experiment.levels(point)[at]).is_some());
+        let title = numeric.into_iter().map(pair).collect::<Vec<_>>().join(", ");
+        let name = named.into_iter().map(|at| experiment.levels(point)[at].clone()).collect::<Vec<_>>().join(", ");
+        match groups.iter_mut().find(|group| group.0 == title) {
+            Some(group) if group.1.len() < MOST_LINES => group.1.push((name, point)),
+            Some(_) => {}
+            None => groups.push((title, vec![(name, point)])),
+        }
+    }
+    let skip = groups.len().saturating_sub(4);
+    groups.split_off(skip)
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// A number to four digits.
+fn digits(value: f64) -> String {
+    let size = value.abs();
+    match size {
+        _ if !value.is_finite() => "–".into(),
+        0.0 => "0".into(),
+        _ if size >= 1e5 || size < 1e-3 => format!("{value:.3e}"),
+        _ => format!("{value:.*}", (3 - size.log10().floor() as i32).max(0) as usize),
+    }
+}
+
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#222}
+h1,h2{line-height:1.2}table{border-collapse:collapse;margin:1em 0;font-size:13px;font-variant-numeric:tabular-nums}
+th,td{padding:3px 10px;border-bottom:1px solid #ddd;text-align:right}th:first-child,td:first-child,.l{text-align:left}
+thead th{border-bottom:2px solid #555;vertical-align:bottom}tr.ref{color:#666;font-style:italic}
+.better{color:#00634a}.worse{color:#a83f00}figure{display:inline-block;margin:0 0 1em;max-width:100%}
+figure svg{max-width:100%;height:auto}pre{background:#f5f5f5;padding:1em;overflow:auto;font-size:12px}
+.note{background:#fff6e0;border-left:4px solid #e69f00;padding:.5em 1em}@media print{figure,tr{break-inside:avoid}}";
+
+fn html(known: &Known<'_>, registry: &Registry, charts: &[(String, String)]) -> String {
+    let experiment = known.experiment();
+    let mut page = String::new();
+    let title = escape(&experiment.name);
+    // Writing to a string does not fail, here and below.
+    let _ = write!(
+        page,
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style></head><body><h1>{title}</h1>"
+    );
+    if !experiment.about.is_empty() {
+        let _ = write!(page, "<p>{}</p>", escape(&experiment.about));
+    }
+    let runs = known.results.rows.len();
+    let _ = write!(
+        page,
+        "<p>{} points, {runs} runs, seed {}. A figure is the mean over replications ± half its 95 % confidence interval (Student). Rows in italics are references that nothing live can be. Each policy had the same tasks.</p>",
+        experiment.points().len(),
+        experiment.seed
+    );
+    for warning in super::experiment::warnings(experiment) {
+        let _ = write!(page, "<p class=\"note\">{}</p>", escape(&warning));
+    }
+    let _ = write!(page, "<h2>Figures</h2>");
+    table_of_figures(known, registry, &mut page);
+    comparisons(known, &mut page);
+    if !charts.is_empty() {
+        let _ =
+            write!(page, "<h2>Charts</h2><p>Bars are 95 % confidence intervals; dashed lines without markers are theory.</p>");
+        for (name, text) in charts {
+            let _ = write!(page, "<figure id=\"{}\">{text}</figure>", escape(name));
+        }
+    }
+    let _ = write!(
+        page,
+        "<h2>The experiment</h2><pre>{}</pre><p>Pointsman {}.</p></body></html>",
+        escape(&experiment.to_toml()),
+        env!("CARGO_PKG_VERSION")
+    );
+    page
+}
+
+fn table_of_figures(known: &Known<'_>, registry: &Registry, page: &mut String) {
+    let experiment = known.experiment();
+    let _ = write!(page, "<table><thead><tr>");
+    for factor in experiment.factors() {
+        let _ = write!(page, "<th class=\"l\">{}</th>", escape(factor));
+    }
+    for name in &experiment.metrics {
+        let _ = write!(page, "<th>{}</th>", metric(name).map_or("", |metric| metric.label));
+    }
+    let _ = write!(page, "<th>theory, mean response, s</th><th>runs</th></tr></thead><tbody>");
+    for point in 0..experiment.points().len() {
+        let runs = known.values(point, "tasks").len();
+        if runs == 0 {
+            continue;
+        }
+        let class = if experiment.points()[point].reference().is_some() { " class=\"ref\"" } else { "" };
+        let _ = write!(page, "<tr{class}>");
+        for level in experiment.levels(point) {
+            let _ = write!(page, "<td class=\"l\">{}</td>", escape(level));
+        }
+        for name in &experiment.metrics {
+            let text = known.of(point, name).map_or("–".into(), |estimate| {
+                let spread = estimate.half_width.map_or(String::new(), |half| format!(" ± {}", digits(half)));
+                format!("{}{spread}", digits(estimate.mean))
+            });
+            let _ = write!(page, "<td>{text}</td>");
+        }
+        let theory = theory::mean_response_s(&experiment.points()[point], registry);
+        let theory = theory.map_or(String::new(), |(value, name)| format!("{} ({})", digits(value), escape(name)));
+        let _ = write!(page, "<td>{theory}</td><td>{runs}</td></tr>");
+    }
+    let _ = write!(page, "</tbody></table>");
+}
+
+/// Each policy against the first that stands in the same world, run by run: the same tasks make differences visible that means would hide.
+fn comparisons(known: &Known<'_>, page: &mut String) {
+    let experiment = known.experiment();
+    let Some(name) = experiment.metrics.first() else { return };
+    let policies = ["placement", "order", "admission", "rebalance", "hwm"];
+    let world = |point: usize| -> Vec<&String> {
+        let factors = experiment.factors().iter().zip(experiment.levels(point));
+        factors.filter(|(factor, _)| !policies.contains(&factor.as_str())).map(|(_, level)| level).collect()
+    };
+    let own: Vec<usize> =
+        (0..experiment.points().len()).filter(|&point| experiment.points()[point].reference().is_none()).collect();
+    let mut rows = String::new();
+    for &point in &own {
+        let Some(&first) = own.iter().find(|&&other| world(other) == world(point)) else { continue };
+        let pairs = known.values(first, name).iter().zip(known.values(point, name));
+        let ratios: Vec<f64> = pairs.filter(|(a, b)| **a > 0.0 && **b > 0.0).map(|(a, b)| (b / a).ln()).collect();
+        if first == point || ratios.len() < 2 {
+            continue;
+        }
+        let estimate = Estimate::of(&ratios);
+        let half = estimate.half_width.unwrap_or(f64::INFINITY);
+        let (low, high) = ((estimate.mean - half).exp(), (estimate.mean + half).exp());
+        let (class, verdict) = match () {
+            () if high < 1.0 => ("better", "less"),
+            () if low > 1.0 => ("worse", "more"),
+            () => ("", "no difference shown"),
+        };
+        let _ = write!(
+            rows,
+            "<tr><td class=\"l\">{}</td><td class=\"l\">{}</td><td>{:.4}</td><td>{low:.4} to {high:.4}</td><td class=\"{class}\">{verdict}</td></tr>",
+            escape(&experiment.describe(point)),
+            escape(&experiment.describe(first)),
+            estimate.mean.exp()
+        );
+    }
+    if !rows.is_empty() {
+        let label = metric(name).map_or("", |metric| metric.label);
+        let _ = write!(
+            page,
+            "<h2>Paired comparisons</h2><p>Ratio of {label} to the first policy in the same world, over pairs of runs with the same tasks (geometric mean, 95 %).</p><table><thead><tr><th>policy</th><th class=\"l\">against</th><th>ratio</th><th>95 %</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
+        );
+    }
+}

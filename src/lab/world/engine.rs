@@ -1,0 +1,214 @@
+//! An engine: one task at a time, first come first served, at a speed that may change, until it dies.
+
+use std::collections::VecDeque;
+
+use pointsman_policies::Rng;
+
+use crate::lab::draw::Dist;
+
+/// What an engine is like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EngineModel {
+    /// Work done in a second.
+    pub speed: f64,
+    /// Now and then something else takes a part of it.
+    pub slowdowns: Option<Slowdowns>,
+    /// It dies now and then, and another takes its place.
+    pub failures: Option<Failures>,
+}
+
+impl Default for EngineModel {
+    fn default() -> Self {
+        EngineModel { speed: 1.0, slowdowns: None, failures: None }
+    }
+}
+
+/// An antagonist that comes and goes (Wydrowski et al. 2024), or a drift if it always stays.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slowdowns {
+    /// How long it stays away, in seconds.
+    pub every: Dist,
+    /// How long it stays, in seconds.
+    pub lasts: Dist,
+    /// The speed meanwhile, as a share of the engine's own.
+    pub factor: Dist,
+}
+
+/// Deaths.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failures {
+    /// How long an engine lives, in seconds.
+    pub lives: Dist,
+    /// How long it takes until another is there, in seconds.
+    pub repair: Dist,
+}
+
+/// A run of a task, from its scheduler to the engine and back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Flight {
+    /// Its place among the tasks in the system; another task may have it by then if this is a second copy.
+    pub(super) slot: u32,
+    pub(super) number: u64,
+    pub(super) dispatcher: u32,
+    pub(super) work_ns: u64,
+    /// How long its inputs take to come.
+    pub(super) fetch_ns: u64,
+    pub(super) started_ns: u64,
+    /// How long it ran.
+    pub(super) ran_ns: u64,
+    pub(super) outcome: FlightOutcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FlightOutcome {
+    Ok,
+    Failed,
+    /// Dropped on request before it began.
+    Aborted,
+}
+
+/// What a scheduler says to an engine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Order {
+    Run(Flight),
+    Drop { number: u64, dispatcher: u32 },
+}
+
+/// What an engine says to a scheduler.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Word {
+    Answer(Flight),
+    Noted { number: u64, dispatcher: u32 },
+}
+
+/// The task that an engine is at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AtWork {
+    pub(super) flight: Flight,
+    /// Work left when the speed last changed, and when that was.
+    left_ns: f64,
+    since_ns: u64,
+}
+
+/// An engine at some moment.
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) model: EngineModel,
+    /// Its name; each life has another.
+    pub(super) uuid: String,
+    pub(super) life: u32,
+    pub(super) is_alive: bool,
+    /// Share of its speed that it has now.
+    pub(super) factor: f64,
+    pub(super) queue: VecDeque<Flight>,
+    pub(super) at_work: Option<AtWork>,
+    /// Counts what it began, so that a moment foreseen before the speed changed is recognised.
+    pub(super) epoch: u32,
+    pub(super) busy_ns: u64,
+    /// Messages under way to it and from it, in order and with the moments at which they arrive, and the last such moment of each.
+    pub(super) orders: VecDeque<(u64, Order)>,
+    pub(super) words: VecDeque<(u64, Word)>,
+    pub(super) last_order_ns: u64,
+    pub(super) last_word_ns: u64,
+    /// An antagonist is here.
+    pub(super) is_slow: bool,
+    pub(super) fate: Rng,
+}
+
+impl Engine {
+    pub(super) fn new(index: usize, model: EngineModel, fate: Rng) -> Engine {
+        Engine {
+            model,
+            uuid: name(index, 0),
+            life: 0,
+            is_alive: true,
+            factor: 1.0,
+            queue: VecDeque::new(),
+            at_work: None,
+            epoch: 0,
+            busy_ns: 0,
+            orders: VecDeque::new(),
+            words: VecDeque::new(),
+            last_order_ns: 0,
+            last_word_ns: 0,
+            is_slow: false,
+            fate,
+        }
+    }
+
+    fn rate(&self) -> f64 {
+        self.model.speed * self.factor
+    }
+
+    /// Begins what is next in its queue; when that will be done, unless the speed changes.
+    pub(super) fn begin(&mut self, now_ns: u64) -> Option<u64> {
+        if self.at_work.is_some() || !self.is_alive {
+            return None;
+        }
+        let mut flight = self.queue.pop_front()?;
+        flight.started_ns = now_ns;
+        // What was to be dropped takes no time.
+        let dropped = flight.outcome == FlightOutcome::Aborted;
+        let (left_ns, begins_ns) = if dropped { (0.0, now_ns) } else { (flight.work_ns as f64, now_ns + flight.fetch_ns) };
+        self.at_work = Some(AtWork { flight, left_ns, since_ns: begins_ns });
+        Some(self.foresee(begins_ns))
+    }
+
+    /// When what it is at will be done, if it works on it from then on.
+    fn foresee(&mut self, now_ns: u64) -> u64 {
+        self.epoch = self.epoch.wrapping_add(1);
+        let left_ns = self.at_work.map_or(0.0, |at| at.left_ns);
+        let rate = self.rate();
+        now_ns + if rate == 1.0 { left_ns as u64 } else { (left_ns / rate).ceil() as u64 }
+    }
+
+    /// Ends what it is at.
+    pub(super) fn finish(&mut self, now_ns: u64) -> Option<Flight> {
+        let mut flight = self.at_work.take()?.flight;
+        flight.ran_ns = now_ns - flight.started_ns;
+        self.busy_ns += flight.ran_ns;
+        Some(flight)
+    }
+
+    /// Changes its speed; when what it is at will be done now.
+    pub(super) fn set_factor(&mut self, now_ns: u64, factor: f64) -> Option<u64> {
+        let rate = self.rate();
+        if let Some(at) = &mut self.at_work {
+            // Still fetching, it has done nothing yet.
+            at.left_ns = (at.left_ns - now_ns.saturating_sub(at.since_ns) as f64 * rate).max(0.0);
+            at.since_ns = at.since_ns.max(now_ns);
+        }
+        self.factor = factor;
+        let since_ns = self.at_work?.since_ns;
+        Some(self.foresee(since_ns))
+    }
+
+    /// Loses everything. Returns what it had done in vain, in nanoseconds.
+    pub(super) fn die(&mut self, now_ns: u64) -> u64 {
+        self.is_alive = false;
+        self.queue.clear();
+        self.orders.clear();
+        self.epoch = self.epoch.wrapping_add(1);
+        let wasted = self.at_work.take().map_or(0, |at| now_ns - at.flight.started_ns);
+        self.busy_ns += wasted;
+        wasted
+    }
+
+    /// Another takes its place, under another name.
+    pub(super) fn be_born(&mut self, index: usize) {
+        self.life += 1;
+        self.uuid = name(index, self.life);
+        self.is_alive = true;
+    }
+
+    /// Marks a task that it has not begun as dropped; whether there was one.
+    pub(super) fn drop_queued(&mut self, number: u64, dispatcher: u32) -> bool {
+        let is_it = |flight: &&mut Flight| flight.number == number && flight.dispatcher == dispatcher;
+        let found = self.queue.iter_mut().find(is_it);
+        found.map(|flight| flight.outcome = FlightOutcome::Aborted).is_some()
+    }
+}
+
+fn name(index: usize, life: u32) -> String {
+    if life == 0 { format!("e{index}") } else { format!("e{index}.{life}") }
+}

@@ -1,0 +1,570 @@
+//! The turning of the crank: each happening is given to the machine that it concerns, and what that answers becomes happenings.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use pointsman_policies::{Admission, Order as TaskOrder, Rebalance, Rng, Scheme, TaskFacts, Time};
+use pointsman_schedulers::task::{
+    Action, Counters, Dependency, Event, Limits, Measured, PolicyChange, ReplyKind, TaskScheduler, TaskSpec,
+};
+
+use smallvec::SmallVec;
+
+use super::engine::{Engine, Flight, FlightOutcome, Order, Word};
+use super::heap::{Happening, Heap};
+use super::{Ended, Job, Setup, Source};
+
+/// Policies on the four axes, for one scheduler.
+pub struct PolicySet<S> {
+    /// Which engine takes a task.
+    pub scheme: S,
+    /// Which task goes next.
+    pub order: Box<dyn TaskOrder>,
+    /// How many an engine may have.
+    pub admission: Box<dyn Admission>,
+    /// Whether a task is left where it was sent.
+    pub rebalance: Box<dyn Rebalance>,
+}
+
+/// What a run comes to beside its tasks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// Tasks that ended.
+    pub ended: u64,
+    /// Those of them that failed.
+    pub failed: u64,
+    /// Tasks that nothing would ever have ended.
+    pub stuck: u64,
+    /// When the last thing happened, in nanoseconds.
+    pub end_ns: u64,
+    /// How long each engine was at work, in nanoseconds.
+    pub busy_ns: Vec<u64>,
+    /// Work for nothing: lost with its engine, failed, or answered elsewhere.
+    pub wasted_ns: u64,
+    /// Happenings: submissions, ends of runs, messages that took time, and so on.
+    pub events: u64,
+    /// What the schedulers have counted, together.
+    pub counters: Counters,
+    /// The most tasks that were in the system at once.
+    pub most_live: usize,
+}
+
+/// A task in the system.
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    number: u64,
+    at_ns: u64,
+    work_ns: u64,
+    started_ns: u64,
+    class: u64,
+    client: u32,
+    dispatcher: u32,
+    engine: Option<u32>,
+    ok: bool,
+    /// Its scheduler is done with it.
+    is_answered: bool,
+    /// Numbers of the jobs whose results it needs, while transfers take time.
+    inputs: SmallVec<[u64; 2]>,
+    result_bytes: u64,
+    /// What is yet to be submitted.
+    job: Option<Box<Job>>,
+}
+
+struct Dispatcher<S> {
+    machine: TaskScheduler<S, u32>,
+    /// The engine of each number that the machine gave.
+    engine_of: Vec<u32>,
+    timer_ns: Option<u64>,
+}
+
+/// The world at some moment of virtual time.
+pub struct World<S> {
+    setup: Setup,
+    dispatchers: Vec<Dispatcher<S>>,
+    engines: Vec<Engine>,
+    heap: Heap,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// When the last submission of each client arrives.
+    last_of_client_ns: Vec<u64>,
+    now_ns: u64,
+    next_number: u64,
+    next_dispatcher: usize,
+    links: Rng,
+    luck: Rng,
+    totals: Totals,
+    /// Tasks whose clients have their answers, and that have yet to be counted.
+    answered: Vec<u32>,
+    /// Where each result is and how large, by the number of its job, while transfers take time.
+    places: Vec<(u32, u64)>,
+    id: Vec<u8>,
+}
+
+/// Writes the id of a job: of the shape that the scheduler's ledger keeps in four bytes.
+fn spell(number: u64, id: &mut Vec<u8>) -> &str {
+    id.clear();
+    let _ = write!(id, "t_{number}"); // memory takes everything
+    std::str::from_utf8(id).unwrap_or_default()
+}
+
+fn number_of(id: &str) -> u64 {
+    id.strip_prefix("t_").and_then(|digits| digits.parse().ok()).unwrap_or(u64::MAX)
+}
+
+impl<S: Scheme> World<S> {
+    /// A world at time 0, with policies for each of its schedulers.
+    pub fn new(setup: Setup, policies: impl IntoIterator<Item = PolicySet<S>>) -> Self {
+        let limits = Limits { queued_tasks: usize::MAX, queued_bytes: usize::MAX, ..Limits::default() };
+        let seed = setup.seed;
+        let dispatcher = |(n, set): (usize, PolicySet<S>)| {
+            let mut machine = TaskScheduler::new(set.scheme, limits, Rng::stream(seed, &format!("scheduler {n}")).next_u64());
+            let changes =
+                [PolicyChange::Order(set.order), PolicyChange::Admission(set.admission), PolicyChange::Rebalance(set.rebalance)];
+            machine.change(Time::ZERO, changes);
+            Dispatcher { machine, engine_of: Vec::new(), timer_ns: None }
+        };
+        let mut world = World {
+            dispatchers: policies.into_iter().take(setup.dispatchers.max(1)).enumerate().map(dispatcher).collect(),
+            engines: Vec::new(),
+            heap: Heap::default(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            last_of_client_ns: Vec::new(),
+            now_ns: 0,
+            next_number: 0,
+            next_dispatcher: 0,
+            links: Rng::stream(seed, "links"),
+            luck: Rng::stream(seed, "luck"),
+            totals: Totals::default(),
+            answered: Vec::new(),
+            places: Vec::new(),
+            id: Vec::new(),
+            setup,
+        };
+        assert!(!world.dispatchers.is_empty(), "a world needs policies for a scheduler");
+        for index in 0..world.setup.engines.len() {
+            let fate = Rng::stream(seed, &format!("engine {index}"));
+            world.engines.push(Engine::new(index, world.setup.engines[index].clone(), fate));
+            world.announce(index);
+            world.foresee_death(index);
+            world.foresee_slowdown(index);
+        }
+        world
+    }
+
+    /// Lets everything happen until the source has no more jobs and every task has ended. `watch` sees each end.
+    pub fn run(mut self, source: &mut impl Source, mut watch: impl FnMut(&Ended)) -> Totals {
+        loop {
+            let happening = self.heap.next_at();
+            match source.next_at() {
+                Some(at) if happening.is_none_or(|other| at <= other) => {
+                    self.now_ns = self.now_ns.max(at);
+                    self.arrive(source.take());
+                }
+                None if self.slots.len() == self.free.len() => break,
+                _ => match self.heap.pop() {
+                    Some((at, what)) => {
+                        self.now_ns = at;
+                        self.happen(what);
+                    }
+                    None => break,
+                },
+            }
+            self.totals.events += 1;
+            if !self.answered.is_empty() {
+                let mut answered = std::mem::take(&mut self.answered);
+                answered.drain(..).for_each(|slot| self.end(slot, source, &mut watch));
+                self.answered = answered;
+            }
+        }
+        self.totals.stuck = (self.slots.len() - self.free.len()) as u64;
+        self.totals.end_ns = self.now_ns;
+        self.totals.busy_ns = self.engines.iter().map(|engine| engine.busy_ns).collect();
+        for dispatcher in &self.dispatchers {
+            let Counters { accepted, dispatched, replied, failed, retried, unmet, hedged, recalled, late, rejected } =
+                dispatcher.machine.counters();
+            let all = &mut self.totals.counters;
+            all.accepted += accepted;
+            all.dispatched += dispatched;
+            all.replied += replied;
+            all.failed += failed;
+            all.retried += retried;
+            all.unmet += unmet;
+            all.hedged += hedged;
+            all.recalled += recalled;
+            all.late += late;
+            all.rejected += rejected;
+        }
+        self.totals
+    }
+
+    fn now(&self) -> Time {
+        Time::from_ns(self.now_ns)
+    }
+}
+
+/// What happens to tasks.
+impl<S: Scheme> World<S> {
+    /// A client submits a job.
+    fn arrive(&mut self, job: Job) {
+        let number = self.next_number;
+        self.next_number += 1;
+        // A client speaks to one scheduler, as its tasks may wait for each other; without clients they are dealt out in turn.
+        let dispatcher = if job.client > 0 { job.client as usize } else { self.next_dispatcher } % self.dispatchers.len();
+        self.next_dispatcher += 1;
+        let slot = Slot {
+            number,
+            at_ns: job.at_ns,
+            work_ns: job.work_ns,
+            started_ns: 0,
+            class: job.class,
+            client: job.client,
+            dispatcher: dispatcher as u32,
+            engine: None,
+            ok: false,
+            is_answered: false,
+            inputs: SmallVec::new(),
+            result_bytes: job.result_bytes,
+            job: None,
+        };
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.slots[at as usize] = slot;
+                at
+            }
+            None => {
+                self.slots.push(slot);
+                (self.slots.len() - 1) as u32
+            }
+        };
+        self.totals.most_live = self.totals.most_live.max(self.slots.len() - self.free.len());
+        if self.setup.client_link.is_instant() {
+            self.submit(at, job);
+        } else {
+            let client = job.client as usize;
+            if self.last_of_client_ns.len() <= client {
+                self.last_of_client_ns.resize(client + 1, 0);
+            }
+            let arrives = (self.now_ns + self.setup.client_link.draw_ns(&mut self.links)).max(self.last_of_client_ns[client]);
+            self.last_of_client_ns[client] = arrives;
+            self.slots[at as usize].job = Some(Box::new(job));
+            self.heap.push(arrives, Happening::Submitted { slot: at });
+        }
+    }
+
+    fn submit(&mut self, at: u32, job: Job) {
+        let mut facts = TaskFacts::default();
+        (facts.class, facts.client, facts.hints) = (job.class, u64::from(job.client) + 1, job.hints);
+        let mut spec = TaskSpec { retries: self.setup.retries, facts, ..TaskSpec::default() };
+        if !job.after.is_empty() {
+            spec.after = Dependency::on(job.after.iter().map(|number| format!("t_{number}")));
+        }
+        if self.setup.bandwidth_bytes_per_s.is_some() {
+            self.slots[at as usize].inputs = job.after;
+        }
+        let (now, slot) = (self.now(), &self.slots[at as usize]);
+        let dispatcher = slot.dispatcher as usize;
+        let id = spell(slot.number, &mut self.id);
+        self.dispatchers[dispatcher].machine.handle(now, Event::Submit { id, spec: Ok(spec), payload: at, bytes: 0 });
+        self.act(dispatcher);
+    }
+
+    /// Does what a scheduler says.
+    fn act(&mut self, dispatcher: usize) {
+        while let Some(action) = self.dispatchers[dispatcher].machine.poll_action() {
+            match action {
+                Action::Dispatch { engine, payload, .. } => {
+                    let task = &self.slots[payload as usize];
+                    let flight = Flight {
+                        slot: payload,
+                        number: task.number,
+                        dispatcher: dispatcher as u32,
+                        work_ns: task.work_ns,
+                        fetch_ns: 0,
+                        started_ns: 0,
+                        ran_ns: 0,
+                        outcome: FlightOutcome::Ok,
+                    };
+                    let index = self.dispatchers[dispatcher].engine_of[engine.number() as usize];
+                    self.tell_engine(index, Order::Run(flight));
+                }
+                Action::Abort { engine, id } => {
+                    let order = Order::Drop { number: number_of(&id), dispatcher: dispatcher as u32 };
+                    self.tell_engine(self.dispatchers[dispatcher].engine_of[engine.number() as usize], order);
+                }
+                Action::Reply { payload, .. } => self.answer(payload),
+                Action::Fail { payload, .. } => {
+                    self.slots[payload as usize].ok = false;
+                    self.answer(payload);
+                }
+                Action::PassOn { .. } | Action::Reject { .. } => {}
+            }
+        }
+        let dispatcher_state = &mut self.dispatchers[dispatcher];
+        if let Some(at) = dispatcher_state.machine.poll_timeout() {
+            let at_ns = at.as_ns().max(self.now_ns);
+            if dispatcher_state.timer_ns.is_none_or(|timer| at_ns < timer) {
+                dispatcher_state.timer_ns = Some(at_ns);
+                self.heap.push(at_ns, Happening::Timer { dispatcher: dispatcher as u32 });
+            }
+        }
+    }
+
+    /// A scheduler has answered a task; so does its client know, now or in a while.
+    fn answer(&mut self, at: u32) {
+        self.slots[at as usize].is_answered = true;
+        if self.setup.client_link.is_instant() {
+            self.answered.push(at);
+        } else {
+            let arrives = self.now_ns + self.setup.client_link.draw_ns(&mut self.links);
+            self.heap.push(arrives, Happening::Answered { slot: at });
+        }
+    }
+
+    fn end(&mut self, at: u32, source: &mut impl Source, watch: &mut impl FnMut(&Ended)) {
+        let slot = &self.slots[at as usize];
+        let ended = Ended {
+            number: slot.number,
+            class: slot.class,
+            client: slot.client,
+            at_ns: slot.at_ns,
+            started_ns: slot.started_ns,
+            ended_ns: self.now_ns,
+            work_ns: slot.work_ns,
+            engine: slot.engine,
+            ok: slot.ok,
+        };
+        self.slots[at as usize].number = NOBODY;
+        self.free.push(at);
+        self.totals.ended += 1;
+        self.totals.failed += u64::from(!ended.ok);
+        source.ended(&ended);
+        watch(&ended);
+    }
+}
+
+/// What happens to engines.
+impl<S: Scheme> World<S> {
+    /// Schedulers hear of an engine.
+    fn announce(&mut self, index: usize) {
+        let (now, uuid) = (self.now(), self.engines[index].uuid.clone());
+        for at in 0..self.dispatchers.len() {
+            // A machine numbers engines in the order in which it hears of them; each life has a name of its own.
+            self.dispatchers[at].engine_of.push(index as u32);
+            self.dispatchers[at].machine.handle(now, Event::EngineUp { uuid: &uuid, number: index as u64 });
+            self.act(at);
+        }
+    }
+
+    fn tell_engine(&mut self, index: u32, order: Order) {
+        if self.setup.engine_link.is_instant() {
+            return self.obey(index as usize, order);
+        }
+        let delay_ns = self.setup.engine_link.draw_ns(&mut self.links);
+        let engine = &mut self.engines[index as usize];
+        let arrives = (self.now_ns + delay_ns).max(engine.last_order_ns);
+        engine.last_order_ns = arrives;
+        engine.orders.push_back((arrives, order));
+        self.heap.push(arrives, Happening::AtEngine { engine: index });
+    }
+
+    fn obey(&mut self, index: usize, order: Order) {
+        let engine = &mut self.engines[index];
+        if !engine.is_alive {
+            return; // its scheduler will hear of that
+        }
+        match order {
+            Order::Run(mut flight) => {
+                // Work is what an engine of speed 1 does in that time; a transfer takes as long on any.
+                flight.fetch_ns = self.fetch_ns(index, flight.slot);
+                self.engines[index].queue.push_back(flight);
+                self.begin(index);
+            }
+            Order::Drop { number, dispatcher } => {
+                engine.drop_queued(number, dispatcher);
+                self.tell_scheduler(index, Word::Noted { number, dispatcher });
+            }
+        }
+    }
+
+    /// How long an engine takes to fetch what a task needs and is not there.
+    fn fetch_ns(&self, index: usize, slot: u32) -> u64 {
+        let Some(bytes_per_s) = self.setup.bandwidth_bytes_per_s else { return 0 };
+        let elsewhere = |number: &u64| {
+            let (engine, bytes) = self.places.get(*number as usize).copied().unwrap_or_default();
+            if engine == index as u32 { 0 } else { bytes }
+        };
+        let bytes: u64 = self.slots[slot as usize].inputs.iter().map(elsewhere).sum();
+        to_ns(bytes as f64 / bytes_per_s)
+    }
+
+    fn begin(&mut self, index: usize) {
+        if let Some(at_ns) = self.engines[index].begin(self.now_ns) {
+            let epoch = self.engines[index].epoch;
+            self.heap.push(at_ns, Happening::Done { engine: index as u32, epoch });
+        }
+    }
+
+    fn done(&mut self, index: usize) {
+        let Some(mut flight) = self.engines[index].finish(self.now_ns) else { return };
+        if flight.outcome == FlightOutcome::Ok && self.setup.failing > 0.0 && self.luck.unit() < self.setup.failing {
+            flight.outcome = FlightOutcome::Failed;
+            self.totals.wasted_ns += flight.ran_ns;
+        }
+        self.begin(index);
+        self.tell_scheduler(index, Word::Answer(flight));
+    }
+
+    fn tell_scheduler(&mut self, index: usize, word: Word) {
+        if self.setup.engine_link.is_instant() {
+            return self.hear(index, word);
+        }
+        let delay_ns = self.setup.engine_link.draw_ns(&mut self.links);
+        let engine = &mut self.engines[index];
+        let arrives = (self.now_ns + delay_ns).max(engine.last_word_ns);
+        engine.last_word_ns = arrives;
+        engine.words.push_back((arrives, word));
+        self.heap.push(arrives, Happening::AtScheduler { engine: index as u32 });
+    }
+
+    fn hear(&mut self, index: usize, word: Word) {
+        let (now, engine) = (self.now(), &self.engines[index].uuid);
+        let dispatcher = match word {
+            Word::Noted { number, dispatcher } => {
+                let id = spell(number, &mut self.id);
+                self.dispatchers[dispatcher as usize].machine.handle(now, Event::AbortNoted { id, engine });
+                dispatcher
+            }
+            Word::Answer(flight) => {
+                let kind = match flight.outcome {
+                    FlightOutcome::Ok => ReplyKind::Ok,
+                    FlightOutcome::Failed => ReplyKind::Failed,
+                    FlightOutcome::Aborted => ReplyKind::Aborted,
+                };
+                let slot = &mut self.slots[flight.slot as usize];
+                let bytes = slot.result_bytes;
+                if slot.number == flight.number && !slot.is_answered {
+                    (slot.started_ns, slot.engine, slot.ok) = (flight.started_ns, Some(index as u32), kind == ReplyKind::Ok);
+                    if self.setup.bandwidth_bytes_per_s.is_some() {
+                        let at = flight.number as usize;
+                        if self.places.len() <= at {
+                            self.places.resize(at + 1, (u32::MAX, 0));
+                        }
+                        self.places[at] = (index as u32, bytes);
+                    }
+                } else {
+                    self.totals.wasted_ns += flight.ran_ns; // it was answered elsewhere
+                }
+                let id = spell(flight.number, &mut self.id);
+                let measured = Measured { run: Some(Duration::from_nanos(flight.ran_ns)), bytes };
+                let result = Event::Result { id, engine, kind, payload: flight.slot, measured };
+                self.dispatchers[flight.dispatcher as usize].machine.handle(now, result);
+                flight.dispatcher
+            }
+        };
+        self.act(dispatcher as usize);
+    }
+
+    fn foresee_death(&mut self, index: usize) {
+        let engine = &mut self.engines[index];
+        if let Some(failures) = &engine.model.failures {
+            let at_ns = self.now_ns + to_ns(failures.lives.draw(&mut engine.fate));
+            self.heap.push(at_ns, Happening::Death { engine: index as u32 });
+        }
+    }
+
+    fn die(&mut self, index: usize) {
+        let engine = &mut self.engines[index];
+        let Some(failures) = &engine.model.failures else { return };
+        let repair_ns = to_ns(failures.repair.draw(&mut engine.fate));
+        self.totals.wasted_ns += engine.die(self.now_ns);
+        let detected_ns = self.now_ns + to_ns(self.setup.detect_s);
+        self.heap.push(detected_ns, Happening::Missed { engine: index as u32 });
+        self.heap.push(detected_ns.max(self.now_ns + repair_ns), Happening::Birth { engine: index as u32 });
+    }
+
+    fn miss(&mut self, index: usize) {
+        let (now, uuid) = (self.now(), self.engines[index].uuid.clone());
+        for at in 0..self.dispatchers.len() {
+            self.dispatchers[at].machine.handle(now, Event::EngineDown { uuid: &uuid });
+            self.act(at);
+        }
+    }
+
+    fn foresee_slowdown(&mut self, index: usize) {
+        let engine = &mut self.engines[index];
+        if let Some(slowdowns) = &engine.model.slowdowns {
+            let length = if engine.is_slow { &slowdowns.lasts } else { &slowdowns.every };
+            let at_ns = self.now_ns + to_ns(length.draw(&mut engine.fate));
+            self.heap.push(at_ns, Happening::SpeedChange { engine: index as u32 });
+        }
+    }
+
+    fn change_speed(&mut self, index: usize) {
+        let engine = &mut self.engines[index];
+        let Some(slowdowns) = &engine.model.slowdowns else { return };
+        engine.is_slow = !engine.is_slow;
+        // Nothing comes to a standstill: what never ends is a death.
+        let factor = if engine.is_slow { slowdowns.factor.draw(&mut engine.fate).max(1e-3) } else { 1.0 };
+        if let Some(at_ns) = engine.set_factor(self.now_ns, factor) {
+            let epoch = engine.epoch;
+            self.heap.push(at_ns, Happening::Done { engine: index as u32, epoch });
+        }
+        self.foresee_slowdown(index);
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Submitted { slot } => {
+                if let Some(job) = self.slots[slot as usize].job.take() {
+                    self.submit(slot, *job);
+                }
+            }
+            Happening::AtEngine { engine } => {
+                // What was under way to an engine that died is no longer there.
+                let due = self.engines[engine as usize].orders.pop_front_if(|(at, _)| *at <= self.now_ns);
+                if let Some((_, order)) = due {
+                    self.obey(engine as usize, order);
+                }
+            }
+            Happening::AtScheduler { engine } => {
+                let due = self.engines[engine as usize].words.pop_front_if(|(at, _)| *at <= self.now_ns);
+                if let Some((_, word)) = due {
+                    self.hear(engine as usize, word);
+                }
+            }
+            Happening::Answered { slot } => self.answered.push(slot),
+            Happening::Done { engine, epoch } => {
+                if self.engines[engine as usize].epoch == epoch {
+                    self.done(engine as usize);
+                }
+            }
+            Happening::SpeedChange { engine } => self.change_speed(engine as usize),
+            Happening::Death { engine } => self.die(engine as usize),
+            Happening::Missed { engine } => self.miss(engine as usize),
+            Happening::Birth { engine } => {
+                self.engines[engine as usize].be_born(engine as usize);
+                self.announce(engine as usize);
+                self.foresee_death(engine as usize);
+            }
+            Happening::Timer { dispatcher } => {
+                let now = self.now();
+                let state = &mut self.dispatchers[dispatcher as usize];
+                if state.timer_ns.is_some_and(|at| at <= self.now_ns) {
+                    state.timer_ns = None;
+                }
+                if state.machine.poll_timeout().is_some_and(|at| at <= now) {
+                    state.machine.handle_timeout(now);
+                }
+                self.act(dispatcher as usize);
+            }
+        }
+    }
+}
+
+/// The number of no job: its slot is free.
+const NOBODY: u64 = u64::MAX;
+
+fn to_ns(seconds: f64) -> u64 {
+    (seconds * 1e9) as u64
+}
