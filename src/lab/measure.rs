@@ -202,7 +202,7 @@ pub struct Metric {
 }
 
 /// All of them, in the order of columns.
-pub const METRICS: [Metric; 26] = [
+pub const METRICS: [Metric; 27] = [
     Metric { name: "response_mean_s", label: "mean response, s", of: |m| m.response_s.mean },
     Metric { name: "response_p50_s", label: "median response, s", of: |m| m.response_s.p50 },
     Metric { name: "response_p90_s", label: "90th percentile of response, s", of: |m| m.response_s.p90 },
@@ -223,6 +223,11 @@ pub const METRICS: [Metric; 26] = [
     Metric { name: "slowdown_max", label: "largest slowdown", of: |m| m.slowdown.max },
     Metric { name: "makespan_s", label: "makespan, s", of: |m| m.makespan_s },
     Metric { name: "makespan_over_bound", label: "makespan by lower bound", of: |m| m.makespan_over_bound },
+    Metric {
+        name: "speed_up",
+        label: "speed-up: work done in a second of makespan, s",
+        of: |m| m.busy_s.iter().sum::<f64>() / m.makespan_s,
+    },
     Metric { name: "utilisation", label: "utilisation", of: |m| m.utilisation },
     Metric { name: "imbalance", label: "busiest engine by mean", of: |m| m.imbalance },
     Metric { name: "jain", label: "Jain's index of slowdowns", of: |m| m.jain },

@@ -7,6 +7,7 @@ pub mod graph;
 pub mod measure;
 pub mod oracle;
 pub mod reference;
+pub mod replay;
 pub mod report;
 pub mod theory;
 pub mod verify;

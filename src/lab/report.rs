@@ -9,11 +9,13 @@ use pointsman_policies::Registry;
 use super::experiment::{Experiment, Results};
 use super::measure::{METRICS, metric};
 use super::theory;
-use crate::plot::{Look, Panel, Point as Dot, Scale, Series, svg};
+use crate::plot::{Bar, Look, Panel, Point as Dot, Scale, Series, svg};
 use crate::stats::Estimate;
 
 /// No chart has more lines than an eye can tell apart.
 const MOST_LINES: usize = 12;
+/// No page has more Gantt charts.
+const MOST_GANTTS: usize = 6;
 /// No page has more charts.
 const MOST_PANELS: usize = 48;
 
@@ -58,11 +60,11 @@ impl<'r> Known<'r> {
     }
 }
 
-/// Makes the page.
+/// Makes the page. With results of live runs of the same experiment, they stand beside the simulated ones.
 ///
 /// # Errors
 /// If there are no results yet.
-pub fn page(results: &Results, registry: &Registry) -> anyhow::Result<Page> {
+pub fn page(results: &Results, live: Option<&Results>, registry: &Registry) -> anyhow::Result<Page> {
     if results.rows.is_empty() {
         bail!("no run is finished yet");
     }
@@ -84,10 +86,13 @@ pub fn page(results: &Results, registry: &Registry) -> anyhow::Result<Page> {
     for (at, panel) in loads(&known).into_iter().enumerate() {
         charts.push((format!("engines-{at}"), panel));
     }
+    for (at, panel) in gantts(&known).into_iter().enumerate() {
+        charts.push((format!("gantt-{at}"), panel));
+    }
     charts.truncate(MOST_PANELS);
     let drawn = charts.iter().filter_map(|(name, panel)| Some((name.clone(), svg(std::slice::from_ref(panel), 1).ok()?)));
     let charts: Vec<(String, String)> = drawn.collect();
-    Ok(Page { html: html(&known, registry, &charts), charts })
+    Ok(Page { html: html(&known, live, registry, &charts), charts })
 }
 
 /// Writes the page and its charts into the folder of the results; returns the page's path.
@@ -220,6 +225,7 @@ fn curves(known: &Known<'_>, registry: &Registry, axis: usize, lines: Option<usi
                 x_scale: if first > 0.0 && last / first > 30.0 { Scale::Log } else { Scale::Linear },
                 y_scale: if least > 0.0 && most / least > 20.0 { Scale::Log } else { Scale::Linear },
                 series,
+                bars: Vec::new(),
             },
         ));
     }
@@ -258,6 +264,7 @@ fn tails(known: &Known<'_>) -> Vec<Panel> {
                     style,
                 })
                 .collect(),
+            bars: Vec::new(),
         })
         .collect()
 }
@@ -283,8 +290,25 @@ fn loads(known: &Known<'_>) -> Vec<Panel> {
                     Series { name, points: points.collect(), look, style }
                 })
                 .collect(),
+            bars: Vec::new(),
         })
         .collect()
+}
+
+/// Which engine did which task when: a chart for each of a few points of the smallest graphs.
+fn gantts(known: &Known<'_>) -> Vec<Panel> {
+    let mut shown: Vec<_> = known.results.details.iter().filter(|detail| !detail.gantt.is_empty()).collect();
+    shown.sort_by_key(|detail| (detail.gantt.len(), detail.point));
+    let panel = |detail: &&super::experiment::Detail| Panel {
+        title: known.experiment().describe(detail.point),
+        x_label: "time, s".into(),
+        y_label: "engine".into(),
+        x_scale: Scale::Linear,
+        y_scale: Scale::Linear,
+        series: Vec::new(),
+        bars: detail.gantt.iter().map(|&(engine, from, to)| Bar { row: f64::from(engine) + 1.0, from, to, style: 0 }).collect(),
+    };
+    shown.iter().take(MOST_GANTTS).map(panel).collect()
 }
 
 fn detail<'k>(known: &'k Known<'_>, point: usize) -> &'k super::experiment::Detail {
@@ -327,7 +351,7 @@ fn digits(value: f64) -> String {
     match size {
         _ if !value.is_finite() => "–".into(),
         0.0 => "0".into(),
-        _ if size >= 1e5 || size < 1e-3 => format!("{value:.3e}"),
+        _ if !(1e-3..1e5).contains(&size) => format!("{value:.3e}"),
         _ => format!("{value:.*}", (3 - size.log10().floor() as i32).max(0) as usize),
     }
 }
@@ -340,7 +364,7 @@ thead th{border-bottom:2px solid #555;vertical-align:bottom}tr.ref{color:#666;fo
 figure svg{max-width:100%;height:auto}pre{background:#f5f5f5;padding:1em;overflow:auto;font-size:12px}
 .note{background:#fff6e0;border-left:4px solid #e69f00;padding:.5em 1em}@media print{figure,tr{break-inside:avoid}}";
 
-fn html(known: &Known<'_>, registry: &Registry, charts: &[(String, String)]) -> String {
+fn html(known: &Known<'_>, live: Option<&Results>, registry: &Registry, charts: &[(String, String)]) -> String {
     let experiment = known.experiment();
     let mut page = String::new();
     let title = escape(&experiment.name);
@@ -365,6 +389,9 @@ fn html(known: &Known<'_>, registry: &Registry, charts: &[(String, String)]) -> 
     let _ = write!(page, "<h2>Figures</h2>");
     table_of_figures(known, registry, &mut page);
     comparisons(known, &mut page);
+    if let Some(live) = live {
+        beside(known, &Known::new(live), &mut page);
+    }
     if !charts.is_empty() {
         let _ =
             write!(page, "<h2>Charts</h2><p>Bars are 95 % confidence intervals; dashed lines without markers are theory.</p>");
@@ -411,6 +438,37 @@ fn table_of_figures(known: &Known<'_>, registry: &Registry, page: &mut String) {
         let theory = theory::mean_response_s(&experiment.points()[point], registry);
         let theory = theory.map_or(String::new(), |(value, name)| format!("{} ({})", digits(value), escape(name)));
         let _ = write!(page, "<td>{theory}</td><td>{runs}</td></tr>");
+    }
+    let _ = write!(page, "</tbody></table>");
+}
+
+/// Live runs beside simulated ones.
+fn beside(known: &Known<'_>, live: &Known<'_>, page: &mut String) {
+    let experiment = known.experiment();
+    let _ = write!(
+        page,
+        "<h2>Live beside simulated</h2><p>The same experiment on a live cluster: this program's controller as a process, engines that are busy for as long as tasks take.</p><table><thead><tr><th>point</th><th class=\"l\">metric</th><th>live</th><th>simulated</th><th>live by simulated</th></tr></thead><tbody>"
+    );
+    for point in 0..experiment.points().len().min(live.experiment().points().len()) {
+        for name in experiment.metrics.iter().filter(|name| name.starts_with("response") || name.starts_with("wait")) {
+            let (Some(real), Some(told)) = (live.of(point, name), known.of(point, name)) else { continue };
+            let text = |estimate: &Estimate| {
+                format!(
+                    "{}{}",
+                    digits(estimate.mean),
+                    estimate.half_width.map_or(String::new(), |half| format!(" ± {}", digits(half)))
+                )
+            };
+            let _ = write!(
+                page,
+                "<tr><td class=\"l\">{}</td><td class=\"l\">{}</td><td>{}</td><td>{}</td><td>{:.3}</td></tr>",
+                escape(&experiment.describe(point)),
+                metric(name).map_or("", |metric| metric.label),
+                text(&real),
+                text(&told),
+                real.mean / told.mean
+            );
+        }
     }
     let _ = write!(page, "</tbody></table>");
 }

@@ -124,8 +124,8 @@ fn cases(registry: &Registry, full: bool) -> Vec<Case> {
             let (theory, source) = theory::mean_response_s(&point, registry)?;
             let scv = Dist::scv(&point.size.parse().ok()?).max(1.0);
             // What one per cent takes grows with the square of 1 / (1 - load).
-            let wanted = 6.0e4 * scv / (1.0 - point.load).powi(2) * if full { 6.0 } else { 1.0 };
-            point.tasks = (wanted.min(if full { 2.0e7 } else { 1.5e6 }) as u64).max(200_000);
+            let wanted = 6.0e4 * scv / (1.0 - point.load).powi(2) * if full { 6.0 } else { 0.2 };
+            point.tasks = (wanted.min(if full { 2.0e7 } else { 3.0e5 }) as u64).max(100_000);
             let policy = match point.order.as_str() {
                 "fifo" => point.placement.clone(),
                 order => format!("{}, {order}", point.placement),
@@ -143,7 +143,7 @@ fn cases(registry: &Registry, full: bool) -> Vec<Case> {
             window: 5,
             hwm: Some(hwm),
             latency_s: delay_s / 2.0,
-            tasks: if full { 2_000_000 } else { 300_000 },
+            tasks: if full { 2_000_000 } else { 100_000 },
             ..Point::default()
         };
         cases.push(Case {
@@ -185,7 +185,7 @@ pub fn verify(
         .par_iter()
         .map(|case| {
             // Short systems need many runs, long ones few.
-            let count = if case.point.arrivals == "batch" { 4000 } else { 8 };
+            let count = if case.point.arrivals == "batch" { 2000 } else { 8 };
             let values = (0..count)
                 .map(|n| {
                     let seed = Rng::stream(seed, &format!("{} {n}", case.name)).next_u64();

@@ -1,6 +1,6 @@
 //! The clients of a load, on one thread: they submit by a closed or an open loop and see how long each task takes.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -11,12 +11,14 @@ use pointsman_core::connection_file::ClientFile;
 use pointsman_core::net::{Clock, fresh_id};
 use pointsman_core::wire::Status;
 use pointsman_policies::Rng;
+use smallvec::SmallVec;
 
 use super::alarm::Alarm;
 use super::farm::{NEVER_NS, read_reply};
 use super::link::{Link, address};
 use super::plan::Plan;
 use super::speaker::Speaker;
+use crate::lab::world::{Ended, Job, Source};
 
 const ALARM: Token = Token(0);
 const FIRST_CLIENT: usize = 1;
@@ -72,6 +74,8 @@ pub(super) struct Clients {
     /// When the next task of an open loop is due.
     due: Duration,
     seen: Seen,
+    /// Ends of tasks by number, while somebody wants them.
+    ends: Option<Vec<(u64, Duration, bool)>>,
     last_answer: Duration,
     metadata: Vec<u8>,
     buffers: [Vec<u8>; 3],
@@ -103,6 +107,7 @@ impl Clients {
             count: 0,
             due: Duration::ZERO,
             seen: Seen::new()?,
+            ends: None,
             last_answer: Duration::ZERO,
             metadata: Vec::new(),
             buffers,
@@ -121,19 +126,23 @@ impl Clients {
         Ok(std::mem::replace(&mut self.seen, Seen::new()?))
     }
 
-    /// Composes a task of a client: its length, numbers of tasks to wait for, engines that it must run on. Returns its number.
-    fn compose(&mut self, client: usize, length_ns: u64, after: &[u64], targets: &str) -> u64 {
+    /// Composes a task of a client: its length, numbers of tasks to wait for, engines that it must run on, a label without anything to escape. Returns its
+    /// number.
+    fn compose(&mut self, client: usize, length_ns: u64, after: &[u64], targets: &str, label: Option<&str>) -> u64 {
         use std::io::Write as _;
         let number = self.first + self.under_way.len() as u64;
         let now = self.clock.now();
         self.metadata.clear();
+        let (label, quote) = label.map_or(("null", ""), |label| (label, "\""));
         self.metadata.extend_from_slice(br#"{"after":["#);
         for (at, dependency) in after.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
             let _ = write!(self.metadata, r#"{comma}"{}""#, self.speaker.id(*dependency)); // memory takes everything
         }
-        let _ =
-            write!(self.metadata, r#"],"follow":[],"timeout":0.0,"targets":[{targets}],"retries":0,"label":null,"quiet":true}}"#);
+        let _ = write!(
+            self.metadata,
+            r#"],"follow":[],"timeout":0.0,"targets":[{targets}],"retries":0,"label":{quote}{label}{quote},"quiet":true}}"#
+        );
         self.buffers[0][..8].copy_from_slice(&length_ns.to_le_bytes());
         let link = &mut self.links[client];
         let buffers = self.buffers.iter().map(Vec::as_slice);
@@ -150,7 +159,7 @@ impl Clients {
         let (client, own) = (number % links, number / links);
         let mut after = self.plan.after.of(own, &mut self.graph);
         after.iter_mut().for_each(|earlier| *earlier = self.base + *earlier * links + client);
-        self.compose(client as usize, u64::try_from(length.as_nanos()).unwrap_or(NEVER_NS - 1), &after, "");
+        self.compose(client as usize, u64::try_from(length.as_nanos()).unwrap_or(NEVER_NS - 1), &after, "", None);
         self.under_way.push_back(Some(due));
         self.count += 1;
     }
@@ -158,10 +167,10 @@ impl Clients {
     /// Submits tasks that wait for one that never ends, which occupies a place on the engine of this uuid; returns when the controller has
     /// taken them all.
     pub(super) fn block(&mut self, engine: &str, progress: &dyn Fn(u64)) -> anyhow::Result<()> {
-        let gate = self.compose(0, NEVER_NS, &[], &format!(r#""{engine}""#));
+        let gate = self.compose(0, NEVER_NS, &[], &format!(r#""{engine}""#), None);
         self.under_way.push_back(None);
         for n in 0..self.plan.blocked {
-            self.compose(0, 0, &[gate], ""); // of the same client, so that it comes later
+            self.compose(0, 0, &[gate], "", None); // of the same client, so that it comes later
             self.under_way.push_back(None);
             if n % 64 == 0 {
                 self.flush()?;
@@ -173,7 +182,7 @@ impl Clients {
         }
         self.settle_front();
         // What is asked last is answered when all before it has been read.
-        self.compose(0, 0, &[], "");
+        self.compose(0, 0, &[], "", None);
         self.under_way.push_back(Some(self.clock.now()));
         self.count += 1;
         self.flush()?;
@@ -233,6 +242,80 @@ impl Clients {
         }
     }
 
+    /// Submits the jobs of a source at their moments, until it has no more and all have ended. A second of the source takes `unit_s`; `watch` sees
+    /// each end in the source's time.
+    pub(super) fn drive_source(
+        &mut self,
+        source: &mut dyn Source,
+        unit_s: f64,
+        watch: &mut dyn FnMut(&Ended),
+        mut look: impl FnMut() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let from = self.clock.now();
+        let base = self.first + self.under_way.len() as u64;
+        let mut jobs: HashMap<u64, Job> = HashMap::new();
+        let mut submitted = 0;
+        self.ends = Some(Vec::new());
+        self.last_answer = from;
+        let mut looked = from;
+        loop {
+            let now = self.clock.now();
+            let virtual_ns = |at: Duration| ((at - from).as_nanos() as f64 / unit_s) as u64;
+            while source.next_at().is_some_and(|at| at <= virtual_ns(now)) && !self.is_backed_up() {
+                let job = source.take();
+                let after: SmallVec<[u64; 4]> = job.after.iter().map(|number| base + number).collect();
+                let label = job.hints.cost_s.map(|cost_s| format!("#cost={}", cost_s * unit_s));
+                let client = job.client as usize % self.links.len();
+                let length_ns = (job.work_ns as f64 * unit_s) as u64;
+                self.compose(client, length_ns.min(NEVER_NS - 1), &after, "", label.as_deref());
+                let due = from + Duration::from_nanos((job.at_ns as f64 * unit_s) as u64);
+                self.under_way.push_back(Some(due));
+                self.count += 1;
+                jobs.insert(submitted, job);
+                submitted += 1;
+            }
+            self.flush()?;
+            for (number, at, ok) in self.ends.replace(Vec::new()).unwrap_or_default() {
+                let Some(job) = number.checked_sub(base).and_then(|number| jobs.remove(&number)) else { continue };
+                let ended_ns = virtual_ns(at).max(job.at_ns);
+                let ended = Ended {
+                    number: number - base,
+                    class: job.class,
+                    client: job.client,
+                    at_ns: job.at_ns,
+                    // The way back is short beside the task, or there is little to be learned from it.
+                    started_ns: ended_ns.saturating_sub(job.work_ns).max(job.at_ns),
+                    ended_ns,
+                    work_ns: job.work_ns,
+                    engine: None,
+                    ok,
+                };
+                source.ended(&ended);
+                watch(&ended);
+            }
+            if now >= looked + Duration::from_millis(200) {
+                looked = now;
+                look()?;
+                self.check_patience()?;
+            }
+            match source.next_at() {
+                None if self.count == 0 => break,
+                None => self.wait(Duration::from_millis(100))?,
+                Some(at) => {
+                    let due = from + Duration::from_nanos((at as f64 * unit_s) as u64);
+                    if due > now {
+                        self.alarm.set(now, due)?;
+                        self.wait(Duration::from_millis(200))?;
+                    } else {
+                        self.wait(Duration::ZERO)?;
+                    }
+                }
+            }
+        }
+        self.ends = None;
+        Ok(())
+    }
+
     /// Waits until nothing is under way.
     pub(super) fn drain(&mut self) -> anyhow::Result<()> {
         self.last_answer = self.clock.now();
@@ -284,6 +367,9 @@ impl Clients {
             self.count -= 1;
             self.seen.latency_us.saturating_record((now.saturating_sub(due).as_micros() as u64).max(1));
             *(if status == Status::Ok { &mut self.seen.done } else { &mut self.seen.failed }) += 1;
+            if let Some(ends) = &mut self.ends {
+                ends.push((number, now, status == Status::Ok));
+            }
             Ok(())
         })?;
         self.settle_front();

@@ -6,6 +6,7 @@ mod clients;
 mod compare;
 mod farm;
 mod link;
+mod live;
 mod plan;
 mod report;
 mod speaker;
@@ -21,6 +22,7 @@ use pointsman_core::peer::Client;
 use procfs::CurrentSI as _;
 
 pub use compare::compare;
+pub use live::{Live, run_live};
 pub use plan::{After, Arrivals, Durations, Plan};
 pub use report::{Latency, Machine, Report, Round};
 pub use sweep::{Factor, Sweep, Vary, curves};
@@ -62,44 +64,7 @@ pub fn run(plan: &Plan, which: &Which, progress: &dyn Fn(&str, f64)) -> anyhow::
     }
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     progress("starting", 0.0);
-    let target = match which {
-        Which::Running { client_file, engine_file } => Target::find(client_file, engine_file.as_deref())?,
-        Which::Command(command) => Target::start(command)?,
-        Which::Own(options) => {
-            let mut command = vec![target::this_program()?, "controller".into(), "--log-level=40".into()];
-            // Engines are known at the first ping; and beyond a number they answer no second one.
-            if !options.iter().any(|option| option.starts_with("--ping")) {
-                command.push(format!("--ping={}", if plan.engines > HEARTS_UP_TO { 60_000 } else { 500 }));
-            }
-            command.extend(options.iter().cloned());
-            Target::start(&command)?
-        }
-    };
-    if !target.is_own() && plan.engines > HEARTS_UP_TO {
-        bail!("more than {HEARTS_UP_TO} engines do not answer pings: only for a controller that the load starts itself");
-    }
-    let context = zmq::Context::new();
-    let mut asking = Client::connect(&context, &target.client, Duration::from_secs(60))?;
-    let others = asking.engines()?.len();
-    if others > 0 {
-        bail!("the controller has {others} engines, which would not understand the load's tasks: measure one without");
-    }
-    // One engine more has a place taken by the task for which the blocked ones wait.
-    let engines = plan.engines + usize::from(plan.blocked > 0);
-    let mut farm = Farm::start(&target.engine, engines, plan.result_bytes, plan.engines <= HEARTS_UP_TO)?;
-    let clock = Clock::default();
-    loop {
-        farm.check()?;
-        let known = match asking.wait_for_engines(engines, Duration::from_millis(500)) {
-            Ok(()) => break,
-            Err(_) => asking.engines()?.len(),
-        };
-        progress("engines join", known as f64 / engines as f64);
-        if clock.now() > JOIN_WITHIN {
-            bail!("only {known} of {engines} engines are known after {JOIN_WITHIN:?}");
-        }
-    }
-    drop(asking);
+    let Site { target, mut farm } = Site::open(plan, which, progress)?;
     // The stock controller's schedulers hear of engines a little later than its hub.
     std::thread::sleep(Duration::from_millis(500));
     let before = target.usage()?;
@@ -182,6 +147,56 @@ pub fn run(plan: &Plan, which: &Which, progress: &dyn Fn(&str, f64)) -> anyhow::
 fn stolen_s() -> f64 {
     let stat = procfs::KernelStats::current().ok();
     stat.and_then(|stat| stat.total.steal).map_or(0.0, |ticks| ticks as f64 / procfs::ticks_per_second() as f64)
+}
+
+/// A controller with the load's engines.
+struct Site {
+    target: Target,
+    farm: Farm,
+}
+
+impl Site {
+    /// Starts or finds the controller, brings the engines, and waits until they are known.
+    fn open(plan: &Plan, which: &Which, progress: &dyn Fn(&str, f64)) -> anyhow::Result<Site> {
+        let target = match which {
+            Which::Running { client_file, engine_file } => Target::find(client_file, engine_file.as_deref())?,
+            Which::Command(command) => Target::start(command)?,
+            Which::Own(options) => {
+                let mut command = vec![target::this_program()?, "controller".into(), "--log-level=40".into()];
+                // Engines are known at the first ping; and beyond a number they answer no second one.
+                if !options.iter().any(|option| option.starts_with("--ping")) {
+                    command.push(format!("--ping={}", if plan.engines > HEARTS_UP_TO { 60_000 } else { 500 }));
+                }
+                command.extend(options.iter().cloned());
+                Target::start(&command)?
+            }
+        };
+        if !target.is_own() && plan.engines > HEARTS_UP_TO {
+            bail!("more than {HEARTS_UP_TO} engines do not answer pings: only for a controller that the load starts itself");
+        }
+        let context = zmq::Context::new();
+        let mut asking = Client::connect(&context, &target.client, Duration::from_secs(60))?;
+        let others = asking.engines()?.len();
+        if others > 0 {
+            bail!("the controller has {others} engines, which would not understand the load's tasks: measure one without");
+        }
+        // One engine more has a place taken by the task for which the blocked ones wait.
+        let engines = plan.engines + usize::from(plan.blocked > 0);
+        let mut farm = Farm::start(&target.engine, engines, plan.result_bytes, plan.engines <= HEARTS_UP_TO)?;
+        let clock = Clock::default();
+        loop {
+            farm.check()?;
+            let known = match asking.wait_for_engines(engines, Duration::from_millis(500)) {
+                Ok(()) => break,
+                Err(_) => asking.engines()?.len(),
+            };
+            progress("engines join", known as f64 / engines as f64);
+            if clock.now() > JOIN_WITHIN {
+                bail!("only {known} of {engines} engines are known after {JOIN_WITHIN:?}");
+            }
+        }
+        Ok(Site { target, farm })
+    }
 }
 
 fn round(before: &Usage, after: &Usage, seen: &clients::Seen, seconds: f64) -> Round {

@@ -174,6 +174,7 @@ pub fn curves(sweeps: &[(String, Sweep)]) -> anyhow::Result<Vec<Panel>> {
             x_scale: Scale::Log,
             y_scale: if sweeps.len() > 1 { Scale::Log } else { Scale::Linear },
             series: series.collect(),
+            bars: Vec::new(),
         }
     };
     Ok(vec![

@@ -64,6 +64,19 @@ pub struct Series {
     pub style: usize,
 }
 
+/// A stretch of time on a row: of a Gantt chart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bar {
+    /// Which row, from 1.
+    pub row: f64,
+    /// Where it begins.
+    pub from: f64,
+    /// Where it ends.
+    pub to: f64,
+    /// Its colour.
+    pub style: usize,
+}
+
 /// One chart.
 #[derive(Clone, Debug)]
 pub struct Panel {
@@ -79,6 +92,8 @@ pub struct Panel {
     pub y_scale: Scale,
     /// What is drawn.
     pub series: Vec<Series>,
+    /// Drawn behind it, on linear axes.
+    pub bars: Vec<Bar>,
 }
 
 /// Draws panels in rows of so many; the text of an SVG file.
@@ -112,9 +127,11 @@ fn draw(panel: &Panel, area: &Area<'_>) -> Result<()> {
     let is_shown = |scale: Scale, value: f64| value.is_finite() && (scale == Scale::Linear || value > 0.0);
     let is_drawn = |point: &&Point| is_shown(panel.x_scale, point.x) && is_shown(panel.y_scale, point.y);
     let points = || panel.series.iter().flat_map(|series| &series.points).filter(is_drawn);
-    let x = Ticks::around(panel.x_scale, points().map(|point| point.x), false);
+    let ends = panel.bars.iter().flat_map(|bar| [bar.from, bar.to]);
+    let x = Ticks::around(panel.x_scale, points().map(|point| point.x).chain(ends), false);
     let ys = points().flat_map(|point| [Some(point.y), point.range.map(|r| r.0), point.range.map(|r| r.1)]).flatten();
-    let y = Ticks::around(panel.y_scale, ys.filter(|&y| is_shown(panel.y_scale, y)), true);
+    let rows = panel.bars.iter().map(|bar| bar.row + 0.4);
+    let y = Ticks::around(panel.y_scale, ys.filter(|&y| is_shown(panel.y_scale, y)).chain(rows), true);
     let (Some(x), Some(y)) = (x, y) else { return Err(anyhow!("the chart '{}' has no point", panel.title)) };
     let legend = panel.series.iter().filter(|series| !series.name.is_empty()).count();
     let legend_rows = if legend > 1 { legend.div_ceil(2) as i32 } else { 0 };
@@ -141,6 +158,12 @@ fn draw(panel: &Panel, area: &Area<'_>) -> Result<()> {
         .y_label_formatter(&|value| spell(*value))
         .draw()
         .map_err(drawing)?;
+    for bar in &panel.bars {
+        let colour = COLOURS[bar.style % COLOURS.len()];
+        let corners = [(bar.from, bar.row - 0.4), (bar.to, bar.row + 0.4)];
+        chart.draw_series([Rectangle::new(corners, colour.mix(0.55).filled())]).map_err(drawing)?;
+        chart.draw_series([Rectangle::new(corners, WHITE.stroke_width(1))]).map_err(drawing)?;
+    }
     for series in &panel.series {
         let kept: Vec<Point> = series.points.iter().filter(is_drawn).copied().collect();
         draw_series(&mut chart, series, &kept, panel.y_scale)?;
@@ -237,6 +260,7 @@ mod tests {
             y_label: "tasks/s".into(),
             x_scale: scale,
             y_scale: Scale::Linear,
+            bars: vec![Bar { row: 1.0, from: 1.0, to: 2.0, style: 0 }],
             series: vec![series("ours", 0, Look::Measured, points), series("theory", 1, Look::Theory, Vec::new())],
         }
     }
@@ -249,6 +273,6 @@ mod tests {
         for word in ["engines", "tasks/s", "ours", "theory", "1000", "a &lt; b"] {
             assert!(text.contains(word), "{word}: {text}");
         }
-        assert!(svg(&[panel(&[], Scale::Log)], 1).unwrap_err().to_string().contains("no point"));
+        assert!(svg(&[Panel { bars: Vec::new(), ..panel(&[], Scale::Log) }], 1).unwrap_err().to_string().contains("no point"));
     }
 }

@@ -9,6 +9,6 @@ mod warn;
 
 pub use file::{Experiment, ExperimentError};
 pub use point::{Point, Workload};
-pub use run::{Detail, Outcome, Progress, Row, run_experiment, run_point};
+pub use run::{Detail, Outcome, Progress, Row, run_experiment, run_point, run_point_live};
 pub use store::{Results, Store, read_results};
 pub use warn::warnings;

@@ -292,7 +292,7 @@ impl Point {
         if self.dispatchers == 0 || self.dispatchers > 1000 {
             bail!("dispatchers must be from 1 to 1000, not {}", self.dispatchers);
         }
-        if self.bandwidth_bytes_per_s.is_some_and(|bandwidth| !(bandwidth > 0.0)) {
+        if self.bandwidth_bytes_per_s.is_some_and(|bandwidth| bandwidth.is_nan() || bandwidth <= 0.0) {
             bail!("bandwidth_bytes_per_s must be above 0");
         }
         let failures = match maybe("lives", self.lives.as_ref())? {

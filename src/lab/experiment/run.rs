@@ -1,22 +1,23 @@
 //! Runs of points: one run, and all runs of an experiment on as many threads as there are cores.
 
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, bail};
-use pointsman_policies::{Registry, Rng};
+use pointsman_policies::{Axis, Registry, Rng};
 use rayon::prelude::*;
 
 use super::file::Experiment;
 use super::point::{Point, Workload};
 use super::store::Store;
 use crate::lab::draw::Dist;
-use crate::lab::graph::{Costs, Dag, Rule, heft, list_schedule};
+use crate::lab::graph::{Costs, Dag, Rule, cpop, heft, list_schedule, peft};
 use crate::lab::measure::{Collector, METRICS, Measures};
 use crate::lab::reference::{Discipline, run_discipline};
 use crate::lab::workload::{ArrivalKind, Closed, Graphs, Playback, Stream};
 use crate::lab::world::{Ended, Source, Totals, World};
+use crate::load::{Live, run_live};
 
 /// The end of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,6 +26,8 @@ pub struct Outcome {
     pub measures: Measures,
     /// What happened.
     pub totals: Totals,
+    /// Of one graph that is not too large: engine, start and end in seconds of each task.
+    pub gantt: Vec<(u32, f64, f64)>,
 }
 
 /// A finished run as it is kept.
@@ -47,6 +50,9 @@ pub struct Detail {
     pub tail: Vec<(f64, f64)>,
     /// Time at work of each engine, as a share of the run.
     pub busy: Vec<f64>,
+    /// Of one graph that is not too large: engine, start and end in seconds of each task.
+    #[serde(default)]
+    pub gantt: Vec<(u32, f64, f64)>,
 }
 
 /// Runs a point once. Files are found from `folder`; the same seed gives every policy the same tasks.
@@ -54,20 +60,34 @@ pub struct Detail {
 /// # Errors
 /// If something in the point is not as it must be, or tasks are left that nothing would ever end.
 pub fn run_point(point: &Point, registry: &Registry, folder: &Path, seed: u64) -> anyhow::Result<Outcome> {
+    match source_of(point, folder, seed)? {
+        Work::Tasks(source, tasks) => run_tasks(point, registry, source, tasks, seed),
+        Work::Graphs(source, dags) => run_graphs(point, registry, &dags, *source, seed),
+    }
+}
+
+/// Where a point's work comes from.
+enum Work {
+    /// Independent tasks, and how many at most.
+    Tasks(Box<dyn Source>, u64),
+    /// Graphs, and which.
+    Graphs(Box<Graphs>, Vec<Arc<Dag>>),
+}
+
+fn source_of(point: &Point, folder: &Path, seed: u64) -> anyhow::Result<Work> {
     point.check_stable()?;
     let capacity: f64 = point.engine_speeds(seed)?.iter().sum();
     let estimate = point.estimate()?;
-    match point.workload {
+    let tasks: (Box<dyn Source>, u64) = match point.workload {
         Workload::Stream => {
             let rate = point.load * capacity / point.mean_size_s()?;
             let source = Stream::new(point.arrival_kind()?, rate, point.kinds()?, estimate, point.tasks, seed);
-            run_tasks(point, registry, source, point.tasks, seed)
+            (Box::new(source), point.tasks)
         }
         Workload::Closed => {
             let kind = point.kinds()?.into_iter().next().context("a kind of tasks")?;
-            let source =
-                Closed::new(kind, point.clients.max(1), point.window.max(1), point.think()?, estimate, point.tasks, seed);
-            run_tasks(point, registry, source, point.tasks, seed)
+            let (clients, window) = (point.clients.max(1), point.window.max(1));
+            (Box::new(Closed::new(kind, clients, window, point.think()?, estimate, point.tasks, seed)), point.tasks)
         }
         Workload::Trace => {
             let recorded = point.recorded(folder)?;
@@ -79,7 +99,7 @@ pub fn run_point(point: &Point, registry: &Registry, folder: &Path, seed: u64) -
                 point.load / (work_s / (span_s * capacity)).max(1e-12)
             };
             let tasks = point.tasks.min(recorded.len() as u64);
-            run_tasks(point, registry, Playback::new(recorded, tasks, speed, estimate, seed), tasks, seed)
+            (Box::new(Playback::new(recorded, tasks, speed, estimate, seed)), tasks)
         }
         Workload::Graphs => {
             let dags = point.dags(folder, seed)?;
@@ -87,9 +107,57 @@ pub fn run_point(point: &Point, registry: &Registry, folder: &Path, seed: u64) -
             let rate = point.load * capacity / mean_work_s.max(1e-9);
             let arrivals = if point.graphs == 1 { ArrivalKind::Batch } else { point.arrival_kind()? };
             let source = Graphs::new(dags.clone(), arrivals, rate, point.clients, estimate, point.graphs, seed);
-            run_graphs(point, registry, &dags, source, seed)
+            return Ok(Work::Graphs(Box::new(source), dags));
         }
+    };
+    Ok(Work::Tasks(tasks.0, tasks.1))
+}
+
+/// Runs a point once on a live cluster of this machine: our own controller as a process, engines that are busy for as long as tasks take. A second
+/// of the point takes `unit_s`.
+///
+/// # Errors
+/// As [`run_point`]; if the point has what only a simulator can have; or if the cluster fails.
+pub fn run_point_live(point: &Point, registry: &Registry, folder: &Path, seed: u64, unit_s: f64) -> anyhow::Result<Outcome> {
+    let plain = Point {
+        speeds: "equal".into(),
+        dispatchers: 1,
+        latency_s: 0.0,
+        jitter: None,
+        loss: 0.0,
+        client_latency_s: 0.0,
+        ..point.clone()
+    };
+    if point.reference().is_some()
+        || plain != *point
+        || point.lives.is_some()
+        || point.slow_every.is_some()
+        || point.failing > 0.0
+        || point.bandwidth_bytes_per_s.is_some()
+    {
+        bail!("live, engines are alike, links are what they are, and nothing fails on purpose");
     }
+    let resolved = point.policies(registry)?;
+    let names =
+        [("scheme", Axis::Placement), ("order", Axis::Order), ("admission", Axis::Admission), ("rebalance", Axis::Rebalance)];
+    let mut options: Vec<String> = names.into_iter().map(|(name, axis)| format!("--{name}={}", resolved.on(axis))).collect();
+    options.extend(["--nodb".to_owned(), format!("--seed={}", seed >> 1)]);
+    let live = Live { engines: point.engines, clients: point.clients as usize, options, unit_s };
+    let (mut source, tasks) = match source_of(point, folder, seed)? {
+        Work::Tasks(source, tasks) => (source, tasks),
+        Work::Graphs(..) => bail!("live runs are of independent tasks"),
+    };
+    let mut collector = Collector::new((tasks as f64 * point.warmup) as u64);
+    let mut totals = Totals { busy_ns: vec![0; point.engines], ..Totals::default() };
+    let length = run_live(&live, &mut source, &|_, _| (), &mut |ended| {
+        collector.see(ended);
+        totals.ended += 1;
+        totals.failed += u64::from(!ended.ok);
+        totals.busy_ns[0] += ended.work_ns;
+    })?;
+    totals.busy_ns = vec![totals.busy_ns[0] / point.engines as u64; point.engines];
+    totals.end_ns = (length.as_nanos() as f64 / unit_s) as u64;
+    Ok(Outcome { measures: collector.measures(&totals, None), totals, gantt: Vec::new() })
 }
 
 fn finished(outcome: Outcome) -> anyhow::Result<Outcome> {
@@ -116,7 +184,7 @@ fn run_tasks(point: &Point, registry: &Registry, mut source: impl Source, tasks:
         }
         None => world(point, registry, seed)?.run(&mut source, watch),
     };
-    finished(Outcome { measures: collector.measures(&totals, None), totals })
+    finished(Outcome { measures: collector.measures(&totals, None), totals, gantt: Vec::new() })
 }
 
 fn world(point: &Point, registry: &Registry, seed: u64) -> anyhow::Result<World<Box<dyn pointsman_policies::Scheme>>> {
@@ -124,20 +192,24 @@ fn world(point: &Point, registry: &Registry, seed: u64) -> anyhow::Result<World<
     Ok(World::new(point.setup(seed)?, sets))
 }
 
+/// Larger graphs have no Gantt chart: nobody could tell their tasks apart.
+const MOST_BARS: usize = 1500;
+
 /// A response is that of a whole graph here, and its size the bound below which no schedule comes.
-fn run_graphs(
-    point: &Point,
-    registry: &Registry,
-    dags: &[std::sync::Arc<Dag>],
-    mut source: Graphs,
-    seed: u64,
-) -> anyhow::Result<Outcome> {
+fn run_graphs(point: &Point, registry: &Registry, dags: &[Arc<Dag>], mut source: Graphs, seed: u64) -> anyhow::Result<Outcome> {
     let speeds = point.engine_speeds(seed)?;
     let bounds_s: Vec<f64> = dags.iter().map(|dag| dag.lower_bound_s(&speeds)).collect();
     let mut tasks = Collector::new(0);
+    let is_shown = point.graphs == 1 && dags[0].len() <= MOST_BARS;
+    let mut gantt = Vec::new();
     let totals = match point.reference() {
         Some(name) => return reference_schedule(name, point, dags, &speeds),
-        None => world(point, registry, seed)?.run(&mut source, |ended| tasks.see(ended)),
+        None => world(point, registry, seed)?.run(&mut source, |ended| {
+            tasks.see(ended);
+            if let (true, Some(engine)) = (is_shown, ended.engine) {
+                gantt.push((engine, ended.started_ns as f64 / 1e9, ended.ended_ns as f64 / 1e9));
+            }
+        }),
     };
     let mut graphs = Collector::new((point.graphs as f64 * point.warmup) as u64);
     for (number, end) in source.ends().iter().enumerate() {
@@ -156,11 +228,11 @@ fn run_graphs(
     let bound_s = if point.graphs == 1 { bounds_s[0] } else { f64::NAN };
     let mut measures = graphs.measures(&totals, Some(bound_s));
     measures.wait_s = tasks.measures(&totals, None).wait_s;
-    finished(Outcome { measures, totals })
+    finished(Outcome { measures, totals, gantt })
 }
 
 /// A schedule made with everything known, of one graph.
-fn reference_schedule(name: &str, point: &Point, dags: &[std::sync::Arc<Dag>], speeds: &[f64]) -> anyhow::Result<Outcome> {
+fn reference_schedule(name: &str, point: &Point, dags: &[Arc<Dag>], speeds: &[f64]) -> anyhow::Result<Outcome> {
     let (1, [dag, ..]) = (point.graphs, dags) else { bail!("~{name} is a schedule of one graph: graphs = 1") };
     let makespan_s = match name {
         "list" => {
@@ -169,11 +241,17 @@ fn reference_schedule(name: &str, point: &Point, dags: &[std::sync::Arc<Dag>], s
             }
             list_schedule(dag, point.engines, Rule::CriticalPath)
         }
-        "heft" => {
+        "heft" | "cpop" | "peft" => {
             let bandwidth = point.bandwidth_bytes_per_s.unwrap_or(f64::INFINITY);
-            heft(dag, &Costs::of_speeds(dag, speeds, bandwidth)).iter().map(|placed| placed.end_s).fold(0.0, f64::max)
+            let costs = Costs::of_speeds(dag, speeds, bandwidth);
+            let placed = match name {
+                "heft" => heft(dag, &costs),
+                "cpop" => cpop(dag, &costs),
+                _ => peft(dag, &costs),
+            };
+            placed.iter().map(|placed| placed.end_s).fold(0.0, f64::max)
         }
-        other => bail!("~{other} is no reference for graphs: there are ~list and ~heft"),
+        other => bail!("~{other} is no reference for graphs: there are ~list, ~heft, ~cpop and ~peft"),
     };
     let mut collector = Collector::new(0);
     let bound_s = dag.lower_bound_s(speeds);
@@ -191,7 +269,7 @@ fn reference_schedule(name: &str, point: &Point, dags: &[std::sync::Arc<Dag>], s
     });
     let busy_ns = vec![(dag.total_s() * 1e9 / speeds.iter().sum::<f64>()) as u64; speeds.len()];
     let totals = Totals { ended: dag.len() as u64, end_ns: ended_ns, busy_ns, ..Totals::default() };
-    Ok(Outcome { measures: collector.measures(&totals, Some(bound_s)), totals })
+    Ok(Outcome { measures: collector.measures(&totals, Some(bound_s)), totals, gantt: Vec::new() })
 }
 
 /// Hears how far an experiment is.
@@ -214,12 +292,15 @@ fn seed_of(seed: u64, replication: u32) -> u64 {
 /// Runs what is not yet in the store: every point as often as the experiment says, and more often where the precision asked for is not reached. `stop`
 /// ends it after the runs under way; what is finished is kept.
 ///
+/// With `live_unit_s` the runs are live, one after the other, each second of them that long; references are left out.
+///
 /// # Errors
 /// If a point is not as it must be, naming it, or the store can not be written.
 pub fn run_experiment(
     experiment: &Experiment,
     registry: &Registry,
     store: &mut Store,
+    live_unit_s: Option<f64>,
     stop: &AtomicBool,
     progress: &impl Progress,
 ) -> anyhow::Result<()> {
@@ -229,7 +310,8 @@ pub fn run_experiment(
     loop {
         let missing: Vec<(usize, u32)> = (0..points.len())
             .flat_map(|at| {
-                let needed = needed(experiment, store, at);
+                let left_out = live_unit_s.is_some() && points[at].reference().is_some();
+                let needed = if left_out { 0 } else { needed(experiment, store, at) };
                 (0..needed).map(move |replication| (at, replication))
             })
             .filter(|&(at, replication)| !store.has(at, replication))
@@ -240,24 +322,36 @@ pub fn run_experiment(
         let needed = done + missing.len() as u64;
         progress.tell(done, needed);
         let kept = Mutex::new((&mut *store, &mut done));
-        missing.par_iter().try_for_each(|&(at, replication)| {
+        let run = |&(at, replication): &(usize, u32)| {
             if stop.load(Ordering::Relaxed) {
                 bail!("interrupted; what is finished is kept, and the same command goes on");
             }
             let seed = seed_of(experiment.seed, replication);
-            let outcome = run_point(&points[at], registry, folder, seed)
-                .with_context(|| format!("point {} ({})", at + 1, experiment.describe(at)))?;
+            let outcome = match live_unit_s {
+                Some(unit_s) => run_point_live(&points[at], registry, folder, seed, unit_s),
+                None => run_point(&points[at], registry, folder, seed),
+            };
+            let outcome = outcome.with_context(|| format!("point {} ({})", at + 1, experiment.describe(at)))?;
             let figures = METRICS.iter().map(|metric| (metric.of)(&outcome.measures)).collect();
             let length_s = outcome.totals.end_ns as f64 / 1e9;
             let busy = outcome.measures.busy_s.iter().map(|busy_s| busy_s / length_s).collect();
-            let detail = (replication == 0).then(|| Detail { point: at, tail: outcome.measures.tail.clone(), busy });
+            let detail = (replication == 0).then(|| Detail {
+                point: at,
+                tail: outcome.measures.tail.clone(),
+                busy,
+                gantt: outcome.gantt.clone(),
+            });
             // A thread that died has left whole rows.
             let mut kept = kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             kept.0.keep(Row { point: at, replication, figures }, detail)?;
             *kept.1 += 1;
             progress.tell(*kept.1, needed);
             Ok(())
-        })?;
+        };
+        match live_unit_s {
+            Some(_) => missing.iter().try_for_each(run)?,
+            None => missing.par_iter().try_for_each(run)?,
+        }
     }
 }
 

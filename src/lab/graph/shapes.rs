@@ -96,6 +96,12 @@ impl Sketch {
         self.edges.extend(needs.into_iter().map(|from| (from, task)));
         task
     }
+
+    /// A task that changes a tile and needs what others were changed to last.
+    fn touch(&mut self, last: &mut Tiles, row: usize, column: usize, needs: &[(usize, usize)]) {
+        let needs: Vec<usize> = needs.iter().chain([&(row, column)]).filter_map(|tile| last.get(tile).copied()).collect();
+        last.insert((row, column), self.task(needs));
+    }
 }
 
 impl Shape {
@@ -118,7 +124,7 @@ impl Shape {
     /// If a number is 0, out of range, or makes more tasks than memory holds.
     pub fn build(&self, mut time_s: impl FnMut() -> f64, bytes: f64, rng: &mut Rng) -> Result<Dag, DagError> {
         let wrong = |what: &str| Err(DagError::Format(format!("{what} in {self:?}")));
-        if !(self.size() >= 1.0) {
+        if self.size().is_nan() || self.size() < 1.0 {
             return wrong("a number is 0");
         }
         if self.size() > MOST as f64 {
@@ -184,19 +190,21 @@ impl Shape {
     }
 }
 
+/// The last task that touched each tile, by row and column.
+type Tiles = std::collections::HashMap<(usize, usize), usize>;
+
 /// Right-looking, without pivoting: each step factors a tile, solves its row and column, and updates what is behind.
 fn lu(sketch: &mut Sketch, tiles: usize) {
-    let mut last: Vec<Vec<Option<usize>>> = vec![vec![None; tiles]; tiles];
+    let mut last = Tiles::new();
     for step in 0..tiles {
-        let factored = sketch.task(last[step][step]);
+        sketch.touch(&mut last, step, step, &[]);
         for at in step + 1..tiles {
-            last[step][at] = Some(sketch.task([Some(factored), last[step][at]].into_iter().flatten()));
-            last[at][step] = Some(sketch.task([Some(factored), last[at][step]].into_iter().flatten()));
+            sketch.touch(&mut last, step, at, &[(step, step)]);
+            sketch.touch(&mut last, at, step, &[(step, step)]);
         }
         for row in step + 1..tiles {
             for column in step + 1..tiles {
-                let needs = [last[row][step], last[step][column], last[row][column]];
-                last[row][column] = Some(sketch.task(needs.into_iter().flatten()));
+                sketch.touch(&mut last, row, column, &[(row, step), (step, column)]);
             }
         }
     }
@@ -204,20 +212,17 @@ fn lu(sketch: &mut Sketch, tiles: usize) {
 
 /// The same of a symmetric matrix, lower half.
 fn cholesky(sketch: &mut Sketch, tiles: usize) {
-    let mut last: Vec<Vec<Option<usize>>> = vec![vec![None; tiles]; tiles];
+    let mut last = Tiles::new();
     for step in 0..tiles {
-        let factored = sketch.task(last[step][step]);
+        sketch.touch(&mut last, step, step, &[]);
         for row in step + 1..tiles {
-            last[row][step] = Some(sketch.task([Some(factored), last[row][step]].into_iter().flatten()));
+            sketch.touch(&mut last, row, step, &[(step, step)]);
         }
         for row in step + 1..tiles {
-            for column in step + 1..=row {
-                let mut needs = vec![last[row][step], last[row][column]];
-                if column < row {
-                    needs.push(last[column][step]);
-                }
-                last[row][column] = Some(sketch.task(needs.into_iter().flatten()));
+            for column in step + 1..row {
+                sketch.touch(&mut last, row, column, &[(row, step), (column, step)]);
             }
+            sketch.touch(&mut last, row, row, &[(row, step)]);
         }
     }
 }

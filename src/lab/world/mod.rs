@@ -42,6 +42,20 @@ pub trait Source {
     fn ended(&mut self, _ended: &Ended) {}
 }
 
+impl Source for Box<dyn Source> {
+    fn next_at(&mut self) -> Option<u64> {
+        (**self).next_at()
+    }
+
+    fn take(&mut self) -> Job {
+        (**self).take()
+    }
+
+    fn ended(&mut self, ended: &Ended) {
+        (**self).ended(ended);
+    }
+}
+
 /// What became of a job.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ended {

@@ -90,6 +90,8 @@ pub struct World<S> {
     now_ns: u64,
     next_number: u64,
     next_dispatcher: usize,
+    /// More is being submitted at this very moment.
+    holds_back: bool,
     links: Rng,
     luck: Rng,
     totals: Totals,
@@ -133,6 +135,7 @@ impl<S: Scheme> World<S> {
             now_ns: 0,
             next_number: 0,
             next_dispatcher: 0,
+            holds_back: false,
             links: Rng::stream(seed, "links"),
             luck: Rng::stream(seed, "luck"),
             totals: Totals::default(),
@@ -159,7 +162,16 @@ impl<S: Scheme> World<S> {
             match source.next_at() {
                 Some(at) if happening.is_none_or(|other| at <= other) => {
                     self.now_ns = self.now_ns.max(at);
-                    self.arrive(source.take());
+                    let job = source.take();
+                    // What is submitted at once is known as a whole before any of it is sent.
+                    let more = source.next_at() == Some(at);
+                    if more && !self.holds_back {
+                        self.hold_back(true);
+                    }
+                    self.arrive(job);
+                    if !more && self.holds_back {
+                        self.hold_back(false);
+                    }
                 }
                 None if self.slots.len() == self.free.len() => break,
                 _ => match self.heap.pop() {
@@ -205,6 +217,24 @@ impl<S: Scheme> World<S> {
 
 /// What happens to tasks.
 impl<S: Scheme> World<S> {
+    /// Lets schedulers take tasks without sending any, or lets go of them.
+    fn hold_back(&mut self, hold: bool) {
+        self.holds_back = hold;
+        let now = self.now();
+        for at in 0..self.dispatchers.len() {
+            let machine = &mut self.dispatchers[at].machine;
+            // What a scheduler still has to think about a graph it thinks first.
+            for _ in 0..MOST_THOUGHTS {
+                if hold || machine.poll_timeout().is_none_or(|due| due > now) {
+                    break;
+                }
+                machine.handle_timeout(now);
+            }
+            machine.set_paused(now, hold);
+            self.act(at);
+        }
+    }
+
     /// A client submits a job.
     fn arrive(&mut self, job: Job) {
         let number = self.next_number;
@@ -522,13 +552,15 @@ impl<S: Scheme> World<S> {
             }
             Happening::AtEngine { engine } => {
                 // What was under way to an engine that died is no longer there.
-                let due = self.engines[engine as usize].orders.pop_front_if(|(at, _)| *at <= self.now_ns);
+                let due = &mut self.engines[engine as usize].orders;
+                let due = due.front().is_some_and(|(at, _)| *at <= self.now_ns).then(|| due.pop_front()).flatten();
                 if let Some((_, order)) = due {
                     self.obey(engine as usize, order);
                 }
             }
             Happening::AtScheduler { engine } => {
-                let due = self.engines[engine as usize].words.pop_front_if(|(at, _)| *at <= self.now_ns);
+                let due = &mut self.engines[engine as usize].words;
+                let due = due.front().is_some_and(|(at, _)| *at <= self.now_ns).then(|| due.pop_front()).flatten();
                 if let Some((_, word)) = due {
                     self.hear(engine as usize, word);
                 }
@@ -561,6 +593,9 @@ impl<S: Scheme> World<S> {
         }
     }
 }
+
+/// How often a scheduler is given time to think about what was submitted at once: enough for a graph of millions of tasks, and never for ever.
+const MOST_THOUGHTS: usize = 100_000;
 
 /// The number of no job: its slot is free.
 const NOBODY: u64 = u64::MAX;
