@@ -147,6 +147,9 @@ impl Collector {
             utilisation: share(all, length_s * busy.len() as f64),
             imbalance: share(most * busy.len() as f64, all),
             jain: jain(&clients),
+            client_slowdown: clients
+                .iter()
+                .fold((f64::INFINITY, 0.0), |(least, most), &one| (least.min(one), f64::max(most, one))),
             wasted: share(totals.wasted_ns as f64 / 1e9, all),
             busy_s: busy,
             tail: self.response.tail(),
@@ -183,6 +186,8 @@ pub struct Measures {
     pub imbalance: f64,
     /// Jain's index over the clients' mean slowdowns.
     pub jain: f64,
+    /// The clients' mean slowdowns, the least and the most of them.
+    pub client_slowdown: (f64, f64),
     /// Share of the work that was for nothing.
     pub wasted: f64,
     /// Time at work of each engine, in seconds.
@@ -202,7 +207,7 @@ pub struct Metric {
 }
 
 /// All of them, in the order of columns.
-pub const METRICS: [Metric; 27] = [
+pub const METRICS: [Metric; 29] = [
     Metric { name: "response_mean_s", label: "mean response, s", of: |m| m.response_s.mean },
     Metric { name: "response_p50_s", label: "median response, s", of: |m| m.response_s.p50 },
     Metric { name: "response_p90_s", label: "90th percentile of response, s", of: |m| m.response_s.p90 },
@@ -231,6 +236,8 @@ pub const METRICS: [Metric; 27] = [
     Metric { name: "utilisation", label: "utilisation", of: |m| m.utilisation },
     Metric { name: "imbalance", label: "busiest engine by mean", of: |m| m.imbalance },
     Metric { name: "jain", label: "Jain's index of slowdowns", of: |m| m.jain },
+    Metric { name: "client_slowdown_least", label: "mean slowdown of the client served best", of: |m| m.client_slowdown.0 },
+    Metric { name: "client_slowdown_most", label: "mean slowdown of the client served worst", of: |m| m.client_slowdown.1 },
     Metric { name: "wasted", label: "share of work wasted", of: |m| m.wasted },
     Metric { name: "tasks", label: "tasks measured", of: |m| m.tasks as f64 },
     Metric { name: "failed", label: "tasks failed", of: |m| m.failed as f64 },

@@ -101,6 +101,8 @@ pub fn page(results: &Results, live: Option<&Results>, registry: &Registry) -> a
 /// If a file can not be written.
 pub fn write(page: &Page, folder: &Path) -> anyhow::Result<std::path::PathBuf> {
     let charts = folder.join("charts");
+    // Charts of an earlier page would be taken for this one's.
+    let _ = std::fs::remove_dir_all(&charts);
     std::fs::create_dir_all(&charts).with_context(|| charts.display().to_string())?;
     for (name, text) in &page.charts {
         std::fs::write(charts.join(format!("{name}.svg")), text)?;
@@ -134,12 +136,29 @@ fn numeric_factor(experiment: &Experiment) -> Option<usize> {
     candidates.max_by_key(|&(at, count)| (factors[at] == "load", count)).map(|(at, _)| at)
 }
 
-/// What has a line of its own: the policy if it varies, or else any other factor.
+/// What has a line of its own: of the policies that vary the one with most values, or else any other factor that does.
 fn series_factor(experiment: &Experiment, axis: usize) -> Option<usize> {
     let factors = experiment.factors();
-    let preferred = ["placement", "order", "admission", "rebalance"];
-    let found = preferred.iter().find_map(|name| factors.iter().position(|factor| factor == name));
-    found.or_else(|| (0..factors.len()).find(|&at| at != axis))
+    let count = |at: usize| {
+        let own = (0..experiment.points().len()).filter(|&point| experiment.points()[point].reference().is_none());
+        let mut levels: Vec<&String> = own.map(|point| &experiment.levels(point)[at]).collect();
+        levels.sort_unstable();
+        levels.dedup();
+        levels.len()
+    };
+    let policies = ["placement", "order", "admission", "rebalance"];
+    let candidates = (0..factors.len()).filter(|&at| at != axis && count(at) > 1);
+    candidates.max_by_key(|&at| (policies.contains(&factors[at].as_str()), count(at)))
+}
+
+/// The name of a point's line.
+fn line_of(experiment: &Experiment, point: usize, lines: Option<usize>) -> String {
+    let placement = &experiment.points()[point].placement;
+    match lines {
+        _ if experiment.points()[point].reference().is_some() => placement.clone(),
+        Some(at) => experiment.levels(point)[at].clone(),
+        None => String::new(),
+    }
 }
 
 /// Points grouped by what neither x nor the lines show.
@@ -147,9 +166,19 @@ fn curves(known: &Known<'_>, registry: &Registry, axis: usize, lines: Option<usi
     let experiment = known.experiment();
     let Some(metric) = metric(name) else { return Vec::new() };
     let policies = ["placement", "order", "admission", "rebalance", "hwm"];
+    let varies = |at: usize| {
+        (0..experiment.points().len()).any(|point| {
+            experiment.points()[point].reference().is_none()
+                && experiment.levels(point)[at] != experiment.levels(experiment.points().len() - 1)[at]
+        })
+    };
     let rest = |point: usize, only_world: bool| -> Vec<String> {
-        let shown =
-            |at: usize| at != axis && Some(at) != lines && !(only_world && policies.contains(&experiment.factors()[at].as_str()));
+        let shown = |at: usize| {
+            varies(at)
+                && at != axis
+                && Some(at) != lines
+                && !(only_world && policies.contains(&experiment.factors()[at].as_str()))
+        };
         let parts = (0..experiment.factors().len()).filter(|&at| shown(at));
         parts.map(|at| format!("{} {}", experiment.factors()[at], experiment.levels(point)[at])).collect()
     };
@@ -175,15 +204,19 @@ fn curves(known: &Known<'_>, registry: &Registry, axis: usize, lines: Option<usi
         };
         let mut names: Vec<String> = Vec::new();
         for point in (0..experiment.points().len()).filter(|&point| belongs(point)) {
-            let line = lines.map_or_else(String::new, |at| experiment.levels(point)[at].clone());
+            let line = line_of(experiment, point, lines);
             if !names.contains(&line) {
                 names.push(line);
             }
         }
         let mut series = Vec::new();
-        for (style, line) in names.iter().take(MOST_LINES).enumerate() {
-            let points = (0..experiment.points().len())
-                .filter(|&point| belongs(point) && lines.is_none_or(|at| experiment.levels(point)[at] == *line));
+        let is_reference = |name: &str| name.starts_with('~');
+        for (at, line) in names.iter().take(MOST_LINES).enumerate() {
+            // References are grey, so that colours are the policies'.
+            let style = names[..at].iter().filter(|name| is_reference(name) == is_reference(line)).count();
+            let look = if is_reference(line) { Look::Reference } else { Look::Measured };
+            let points =
+                (0..experiment.points().len()).filter(|&point| belongs(point) && line_of(experiment, point, lines) == *line);
             let (mut dots, mut told) = (Vec::new(), Vec::new());
             for point in points {
                 let (Some(x), Some(estimate)) = (number(&experiment.levels(point)[axis]), known.of(point, name)) else {
@@ -205,7 +238,7 @@ fn curves(known: &Known<'_>, registry: &Registry, axis: usize, lines: Option<usi
             if !told.is_empty() {
                 series.push(Series { name: String::new(), points: told, look: Look::Theory, style });
             }
-            series.push(Series { name: line.clone(), points: dots, look: Look::Measured, style });
+            series.push(Series { name: line.clone(), points: dots, look, style });
         }
         series.retain(|series| !series.points.is_empty());
         if series.is_empty() {
@@ -259,7 +292,13 @@ fn tails(known: &Known<'_>) -> Vec<Panel> {
                 .enumerate()
                 .map(|(style, (name, point))| Series {
                     name,
-                    points: detail(known, point).tail.iter().map(|&(x, y)| Dot { x, y, range: None }).collect(),
+                    // What nearly all tasks take is not the tail.
+                    points: detail(known, point)
+                        .tail
+                        .iter()
+                        .filter(|(_, y)| *y < 0.9)
+                        .map(|&(x, y)| Dot { x, y, range: None })
+                        .collect(),
                     look: Look::Curve,
                     style,
                 })

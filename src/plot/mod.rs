@@ -21,6 +21,7 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(230, 159, 0),
 ];
 const INK: RGBColor = RGBColor(40, 40, 40);
+const GREY: RGBColor = RGBColor(140, 140, 140);
 const GRID: RGBColor = RGBColor(222, 222, 222);
 const PANEL_WIDTH: u32 = 460;
 const PANEL_HEIGHT: u32 = 330;
@@ -45,6 +46,8 @@ pub enum Look {
     Measured,
     /// A thin dashed line without markers: what a formula says, or a bound.
     Theory,
+    /// A thin grey line with a marker at each point: what others are held against.
+    Reference,
     /// A line without markers: many points.
     Curve,
     /// Markers only.
@@ -172,7 +175,11 @@ fn draw(panel: &Panel, area: &Area<'_>) -> Result<()> {
 }
 
 fn colour_of(series: &Series) -> RGBColor {
-    COLOURS[series.style % COLOURS.len()]
+    if series.look == Look::Reference { GREY } else { COLOURS[series.style % COLOURS.len()] }
+}
+
+fn has_markers(look: Look) -> bool {
+    matches!(look, Look::Measured | Look::Reference | Look::Dots)
 }
 
 fn draw_series(chart: &mut Chart<'_, '_>, series: &Series, points: &[Point], y_scale: Scale) -> Result<()> {
@@ -181,6 +188,9 @@ fn draw_series(chart: &mut Chart<'_, '_>, series: &Series, points: &[Point], y_s
     match series.look {
         Look::Theory => {
             chart.draw_series(DashedLineSeries::new(line, 5, 3, colour.stroke_width(1))).map_err(drawing)?;
+        }
+        Look::Reference => {
+            chart.draw_series(LineSeries::new(line, colour.stroke_width(1))).map_err(drawing)?;
         }
         Look::Measured | Look::Curve => {
             chart.draw_series(LineSeries::new(line, colour.stroke_width(2))).map_err(drawing)?;
@@ -193,7 +203,7 @@ fn draw_series(chart: &mut Chart<'_, '_>, series: &Series, points: &[Point], y_s
             let bar = PathElement::new(vec![(point.x, low), (point.x, high)], colour.stroke_width(1));
             chart.draw_series([bar]).map_err(drawing)?;
         }
-        if matches!(series.look, Look::Measured | Look::Dots) {
+        if has_markers(series.look) {
             let mark = EmptyElement::at((point.x, point.y)) + Polygon::new(marker(series.style, (0, 0)), colour.filled());
             chart.draw_series([mark]).map_err(drawing)?;
         }
@@ -233,12 +243,12 @@ fn draw_legend(panel: &Panel, area: &Area<'_>, rows: i32) -> Result<()> {
                     area.draw(&PathElement::new(vec![(from, y), (from + 5, y)], colour.stroke_width(1))).map_err(drawing)?;
                 }
             }
-            Look::Measured | Look::Curve => {
+            Look::Measured | Look::Reference | Look::Curve => {
                 area.draw(&PathElement::new(ends.to_vec(), colour.stroke_width(2))).map_err(drawing)?;
             }
             Look::Dots => {}
         }
-        if matches!(series.look, Look::Measured | Look::Dots) {
+        if has_markers(series.look) {
             area.draw(&Polygon::new(marker(series.style, (x + 11, y)), colour.filled())).map_err(drawing)?;
         }
         let style = TextStyle::from(("sans-serif", 11).into_font()).color(&INK);

@@ -89,7 +89,7 @@ pub struct World<S> {
     last_of_client_ns: Vec<u64>,
     now_ns: u64,
     next_number: u64,
-    next_dispatcher: usize,
+    dealing: Rng,
     /// More is being submitted at this very moment.
     holds_back: bool,
     links: Rng,
@@ -134,7 +134,7 @@ impl<S: Scheme> World<S> {
             last_of_client_ns: Vec::new(),
             now_ns: 0,
             next_number: 0,
-            next_dispatcher: 0,
+            dealing: Rng::stream(seed, "dealing"),
             holds_back: false,
             links: Rng::stream(seed, "links"),
             luck: Rng::stream(seed, "luck"),
@@ -239,9 +239,13 @@ impl<S: Scheme> World<S> {
     fn arrive(&mut self, job: Job) {
         let number = self.next_number;
         self.next_number += 1;
-        // A client speaks to one scheduler, as its tasks may wait for each other; without clients they are dealt out in turn.
-        let dispatcher = if job.client > 0 { job.client as usize } else { self.next_dispatcher } % self.dispatchers.len();
-        self.next_dispatcher += 1;
+        // A client speaks to one scheduler, as its tasks may wait for each other; without clients they are dealt out at random:
+        // in turn, schedulers that go through the engines would do so in step.
+        let dispatcher = match self.dispatchers.len() {
+            1 => 0,
+            count if job.client > 0 => job.client as usize % count,
+            count => self.dealing.below(count),
+        };
         let slot = Slot {
             number,
             at_ns: job.at_ns,
