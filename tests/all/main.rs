@@ -5,7 +5,6 @@ mod cli;
 mod demo;
 mod hostile;
 mod interop;
-mod lab;
 mod native;
 mod parsers;
 mod policy;

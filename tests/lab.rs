@@ -1,4 +1,4 @@
-//! The lab: identities that hold event for event, schedules that others have computed, and experiments that give the same bytes however they are run.
+//! A binary of its own, as it takes every core and others measure time. The lab: identities that hold event for event, schedules that others have computed, and experiments that give the same bytes however they are run.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
