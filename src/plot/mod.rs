@@ -25,6 +25,8 @@ const GREY: RGBColor = RGBColor(140, 140, 140);
 const GRID: RGBColor = RGBColor(222, 222, 222);
 const PANEL_WIDTH: u32 = 460;
 const PANEL_HEIGHT: u32 = 330;
+/// Longer titles are set smaller.
+const LONG_TITLE: usize = 50;
 /// Room of one line of the legend.
 const LEGEND_LINE: i32 = 15;
 
@@ -140,7 +142,7 @@ fn draw(panel: &Panel, area: &Area<'_>) -> Result<()> {
     let legend_rows = if legend > 1 { legend.div_ceil(2) as i32 } else { 0 };
     let style = |size: i32| ("sans-serif", size).into_font().color(&INK);
     let mut chart = ChartBuilder::on(area)
-        .caption(&panel.title, style(15))
+        .caption(&panel.title, style(if panel.title.len() > LONG_TITLE { 11 } else { 15 }))
         .margin(8)
         .margin_right(18)
         .margin_bottom(8 + legend_rows * LEGEND_LINE)
