@@ -261,6 +261,14 @@ fn what_can_not_be_is_refused_with_its_key() {
         (Point { placement: "~best".into(), ..Point::default() }, "~srpt"),
         (Point { workload: pointsman::lab::experiment::Workload::Graphs, ..Point::default() }, "needs graph"),
         (
+            Point {
+                workload: pointsman::lab::experiment::Workload::Graphs,
+                graph: vec!["intree[degree=0,depth=3]".into()],
+                ..Point::default()
+            },
+            "has no task",
+        ),
+        (
             Point { workload: pointsman::lab::experiment::Workload::Trace, trace: Some("none.swf".into()), ..Point::default() },
             "none.swf",
         ),

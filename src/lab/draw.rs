@@ -97,10 +97,7 @@ impl std::str::FromStr for Dist {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Dist, String> {
-        let spec: PolicySpec = text.parse().map_err(|error| format!("{error}"))?;
-        let mut fields = spec.parameters().clone();
-        fields.insert("name".into(), spec.name().into());
-        let dist: Dist = serde_json::from_value(fields.into()).map_err(|error| format!("'{text}': {error}"))?;
+        let dist: Dist = from_spelling(text)?;
         dist.check().map_err(|error| format!("'{text}': {error}"))?;
         Ok(dist)
     }
@@ -228,6 +225,14 @@ impl Dist {
     pub fn scv(&self) -> f64 {
         self.second_moment() / self.mean().powi(2) - 1.0
     }
+}
+
+/// Reads `name[key=value,...]` as a value of an enum that is told apart by `name`.
+pub(crate) fn from_spelling<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    let spec: PolicySpec = text.parse().map_err(|error| format!("{error}"))?;
+    let mut fields = spec.parameters().clone();
+    fields.insert("name".into(), spec.name().into());
+    serde_json::from_value(fields.into()).map_err(|error| format!("'{text}': {error}"))
 }
 
 /// An exponential of this mean.

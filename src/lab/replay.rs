@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use super::experiment::Point;
 use super::graph::{Dag, Edge};
 use super::measure::{Collector, Measures};
-use super::world::{Ended, EngineModel, Job, Link, Setup, Source, World};
+use super::world::{Ended, Job, Link, Setup, Source, World};
 use crate::config::Resolved;
 
 /// A task as it really ran. Moments are nanoseconds since the first submission.
@@ -203,7 +203,6 @@ impl Recording {
     /// If a policy is unknown, or tasks are left that nothing would ever end.
     pub fn replay(&self, point: &Point, registry: &Registry, overheads: Overheads, seed: u64) -> anyhow::Result<Measures> {
         let mut setup = Setup::identical(self.engines, seed);
-        setup.engines = vec![EngineModel::default(); self.engines];
         setup.engine_link = Link::of(overheads.link_s);
         setup.client_link = Link::of(overheads.client_s / 2.0);
         let mut collector = Collector::new(0);

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use pointsman_policies::Registry;
 
-use super::experiment::{Experiment, Results};
+use super::experiment::{Experiment, POLICY_KEYS, Results};
 use super::measure::{METRICS, metric};
 use super::theory;
 use crate::plot::{Bar, Look, Panel, Point as Dot, Scale, Series, svg};
@@ -165,7 +165,6 @@ fn line_of(experiment: &Experiment, point: usize, lines: Option<usize>) -> Strin
 fn curves(known: &Known<'_>, registry: &Registry, axis: usize, lines: Option<usize>, name: &str) -> Vec<(String, Panel)> {
     let experiment = known.experiment();
     let Some(metric) = metric(name) else { return Vec::new() };
-    let policies = ["placement", "order", "admission", "rebalance", "hwm"];
     let varies = |at: usize| {
         (0..experiment.points().len()).any(|point| {
             experiment.points()[point].reference().is_none()
@@ -177,7 +176,7 @@ fn curves(known: &Known<'_>, registry: &Registry, axis: usize, lines: Option<usi
             varies(at)
                 && at != axis
                 && Some(at) != lines
-                && !(only_world && policies.contains(&experiment.factors()[at].as_str()))
+                && !(only_world && POLICY_KEYS.contains(&experiment.factors()[at].as_str()))
         };
         let parts = (0..experiment.factors().len()).filter(|&at| shown(at));
         parts.map(|at| format!("{} {}", experiment.factors()[at], experiment.levels(point)[at])).collect()
@@ -516,10 +515,9 @@ fn beside(known: &Known<'_>, live: &Known<'_>, page: &mut String) {
 fn comparisons(known: &Known<'_>, page: &mut String) {
     let experiment = known.experiment();
     let Some(name) = experiment.metrics.first() else { return };
-    let policies = ["placement", "order", "admission", "rebalance", "hwm"];
     let world = |point: usize| -> Vec<&String> {
         let factors = experiment.factors().iter().zip(experiment.levels(point));
-        factors.filter(|(factor, _)| !policies.contains(&factor.as_str())).map(|(_, level)| level).collect()
+        factors.filter(|(factor, _)| !POLICY_KEYS.contains(&factor.as_str())).map(|(_, level)| level).collect()
     };
     let own: Vec<usize> =
         (0..experiment.points().len()).filter(|&point| experiment.points()[point].reference().is_none()).collect();

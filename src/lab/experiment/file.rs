@@ -93,6 +93,9 @@ pub struct Experiment {
     points: Vec<Point>,
 }
 
+/// The keys of a point that choose policies; all others are of the world around them.
+pub const POLICY_KEYS: [&str; 5] = ["placement", "order", "admission", "rebalance", "hwm"];
+
 /// No experiment has more points.
 const MOST_POINTS: usize = 100_000;
 
@@ -187,7 +190,6 @@ impl Experiment {
     /// The bracket around policies comes first: for each combination of what is not a policy, the disciplines that it can have.
     fn add_references(&mut self) {
         let Some(axis) = self.factors.iter().position(|factor| factor == "placement") else { return };
-        const POLICIES: [&str; 5] = ["placement", "order", "admission", "rebalance", "hwm"];
         let mut seen: Vec<Vec<String>> = Vec::new();
         let (mut points, mut levels) = (Vec::new(), Vec::new());
         for (point, own) in self.points.iter().zip(&self.levels) {
@@ -195,7 +197,7 @@ impl Experiment {
                 .factors
                 .iter()
                 .zip(own)
-                .filter(|(factor, _)| !POLICIES.contains(&factor.as_str()))
+                .filter(|(factor, _)| !POLICY_KEYS.contains(&factor.as_str()))
                 .map(|(_, level)| level.clone())
                 .collect();
             if point.reference().is_some() || seen.contains(&others) {
@@ -208,7 +210,7 @@ impl Experiment {
                     .factors
                     .iter()
                     .zip(own)
-                    .map(|(factor, level)| if POLICIES.contains(&factor.as_str()) { "-".into() } else { level.clone() })
+                    .map(|(factor, level)| if POLICY_KEYS.contains(&factor.as_str()) { "-".into() } else { level.clone() })
                     .collect();
                 level[axis].clone_from(&placement);
                 points.push(Point { placement, ..point.clone() });

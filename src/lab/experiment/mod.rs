@@ -7,8 +7,8 @@ mod run;
 mod store;
 mod warn;
 
-pub use file::{Experiment, ExperimentError};
+pub use file::{Experiment, ExperimentError, POLICY_KEYS};
 pub use point::{Point, Workload};
-pub use run::{Detail, Outcome, Progress, Row, run_experiment, run_point, run_point_live};
+pub use run::{Detail, Outcome, Row, run_experiment, run_point, run_point_live};
 pub use store::{Results, Store, read_results};
 pub use warn::warnings;

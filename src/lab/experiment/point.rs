@@ -408,7 +408,11 @@ impl Point {
             let mut edges = Rng::stream(seed, &format!("graph {at} edges"));
             Ok(Arc::new(shape.build(|| size.draw(&mut sizes), self.edge_bytes, &mut edges).context("graph")?))
         };
-        self.graph.iter().enumerate().map(build).collect()
+        let dags = self.graph.iter().enumerate().map(build).collect::<anyhow::Result<Vec<Arc<Dag>>>>()?;
+        if let Some(empty) = dags.iter().position(|dag| dag.is_empty()) {
+            bail!("graph: '{}' has no task", self.graph[empty]);
+        }
+        Ok(dags)
     }
 
     /// The recording. The file is found from `folder`.

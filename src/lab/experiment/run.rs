@@ -126,15 +126,13 @@ pub fn run_point_live(point: &Point, registry: &Registry, folder: &Path, seed: u
         jitter: None,
         loss: 0.0,
         client_latency_s: 0.0,
+        lives: None,
+        slow_every: None,
+        failing: 0.0,
+        bandwidth_bytes_per_s: None,
         ..point.clone()
     };
-    if point.reference().is_some()
-        || plain != *point
-        || point.lives.is_some()
-        || point.slow_every.is_some()
-        || point.failing > 0.0
-        || point.bandwidth_bytes_per_s.is_some()
-    {
+    if point.reference().is_some() || plain != *point {
         bail!("live, engines are alike, links are what they are, and nothing fails on purpose");
     }
     let resolved = point.policies(registry)?;
@@ -272,25 +270,13 @@ fn reference_schedule(name: &str, point: &Point, dags: &[Arc<Dag>], speeds: &[f6
     Ok(Outcome { measures: collector.measures(&totals, Some(bound_s)), totals, gantt: Vec::new() })
 }
 
-/// Hears how far an experiment is.
-pub trait Progress: Sync {
-    /// So many runs are known to be needed by now, and so many are done.
-    fn tell(&self, done: u64, needed: u64);
-}
-
-impl<F: Fn(u64, u64) + Sync> Progress for F {
-    fn tell(&self, done: u64, needed: u64) {
-        self(done, needed);
-    }
-}
-
 /// The seed of a replication: the same for all points, so that they are compared on the same tasks.
 fn seed_of(seed: u64, replication: u32) -> u64 {
     Rng::stream(seed, &format!("replication {replication}")).next_u64()
 }
 
 /// Runs what is not yet in the store: every point as often as the experiment says, and more often where the precision asked for is not reached. `stop`
-/// ends it after the runs under way; what is finished is kept.
+/// ends it after the runs under way; what is finished is kept. `progress` hears how many runs are done, and how many are known to be needed.
 ///
 /// With `live_unit_s` the runs are live, one after the other, each second of them that long; references are left out.
 ///
@@ -302,7 +288,7 @@ pub fn run_experiment(
     store: &mut Store,
     live_unit_s: Option<f64>,
     stop: &AtomicBool,
-    progress: &impl Progress,
+    progress: &(impl Fn(u64, u64) + Sync),
 ) -> anyhow::Result<()> {
     let points = experiment.points();
     let folder = experiment.folder();
@@ -320,7 +306,7 @@ pub fn run_experiment(
             return store.finish();
         }
         let needed = done + missing.len() as u64;
-        progress.tell(done, needed);
+        progress(done, needed);
         let kept = Mutex::new((&mut *store, &mut done));
         let run = |&(at, replication): &(usize, u32)| {
             if stop.load(Ordering::Relaxed) {
@@ -345,7 +331,7 @@ pub fn run_experiment(
             let mut kept = kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             kept.0.keep(Row { point: at, replication, figures }, detail)?;
             *kept.1 += 1;
-            progress.tell(*kept.1, needed);
+            progress(*kept.1, needed);
             Ok(())
         };
         match live_unit_s {

@@ -22,7 +22,6 @@ const RESULTS: &str = "results.csv";
 pub struct Store {
     folder: PathBuf,
     rows: BTreeMap<(usize, u32), Row>,
-    details: BTreeMap<usize, Detail>,
     runs: File,
     details_file: File,
     heads: Vec<(Vec<String>, Vec<String>)>,
@@ -60,12 +59,10 @@ impl Store {
             OpenOptions::new().create(true).append(true).open(&path).with_context(|| path.display().to_string())
         };
         let rows = read_rows(&folder.join(ROWS))?;
-        let details = read_details(&folder.join(DETAILS));
         let heads = (0..experiment.points().len()).map(|at| (experiment.factors().to_vec(), experiment.levels(at).to_vec()));
         Ok(Store {
             folder: folder.to_owned(),
             rows: rows.into_iter().map(|row| ((row.point, row.replication), row)).collect(),
-            details: details.into_iter().map(|detail| (detail.point, detail)).collect(),
             runs: append(ROWS)?,
             details_file: append(DETAILS)?,
             heads: heads.collect(),
@@ -97,7 +94,6 @@ impl Store {
         // Details first: a run that is known as finished has them.
         if let Some(detail) = detail {
             writeln!(self.details_file, "{}", serde_json::to_string(&detail)?)?;
-            self.details.insert(detail.point, detail);
         }
         writeln!(self.runs, "{},{},{}", row.point, row.replication, figures.join(",")).context("results")?;
         self.rows.insert((row.point, row.replication), row);

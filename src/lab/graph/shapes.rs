@@ -1,9 +1,10 @@
 //! Graphs of known shapes: those of textbooks and of dense linear algebra. Times are drawn by whoever asks.
 
-use pointsman_policies::{PolicySpec, Rng};
+use pointsman_policies::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{Dag, DagError, Edge};
+use crate::lab::draw::from_spelling;
 
 /// A shape. Written `forkjoin[width=16,depth=3]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,10 +76,7 @@ impl std::str::FromStr for Shape {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Shape, String> {
-        let spec: PolicySpec = text.parse().map_err(|error| format!("{error}"))?;
-        let mut fields = spec.parameters().clone();
-        fields.insert("name".into(), spec.name().into());
-        serde_json::from_value(fields.into()).map_err(|error| format!("'{text}': {error}"))
+        from_spelling(text)
     }
 }
 

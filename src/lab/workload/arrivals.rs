@@ -1,9 +1,9 @@
 //! Gaps between arrivals, of mean rate 1 until scaled.
 
-use pointsman_policies::{PolicySpec, Rng};
+use pointsman_policies::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::lab::draw::exponential;
+use crate::lab::draw::{exponential, from_spelling};
 
 /// How arrivals are spread over time. Written `poisson`, `onoff[on=10,off=90]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -39,10 +39,7 @@ impl std::str::FromStr for ArrivalKind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<ArrivalKind, String> {
-        let spec: PolicySpec = text.parse().map_err(|error| format!("{error}"))?;
-        let mut fields = spec.parameters().clone();
-        fields.insert("name".into(), spec.name().into());
-        let kind: ArrivalKind = serde_json::from_value(fields.into()).map_err(|error| format!("'{text}': {error}"))?;
+        let kind: ArrivalKind = from_spelling(text)?;
         let is_length = |value: f64| value > 0.0 && value < 1e12;
         let is_sound = match kind {
             ArrivalKind::Poisson | ArrivalKind::Deterministic | ArrivalKind::Batch => true,
