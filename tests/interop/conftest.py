@@ -3,12 +3,14 @@
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 
 import ipyparallel as ipp
 import pytest
+from gates import Gate
 
 BIN = os.environ["POINTSMAN_BIN"]
 os.environ["IPP_NONINTERACTIVE"] = "1"
@@ -29,6 +31,15 @@ def raises(ename):
     with pytest.raises(ipp.RemoteError) as caught:
         yield caught
     assert caught.value.ename == ename
+
+
+def committed(folder, condition="1"):
+    """How many records that fit are in the file of the controller in `folder`, as any other process sees them."""
+    store = sqlite3.connect(os.path.join(folder, "tasks.db"), timeout=10)
+    try:
+        return store.execute(f'SELECT count(*) FROM "ipython-tasks" WHERE {condition}').fetchone()[0]
+    finally:
+        store.close()
 
 
 class Cluster:
@@ -73,7 +84,7 @@ class Cluster:
         if self.controller.poll() is None:
             self.controller.send_signal(signal.SIGTERM)
         try:
-            assert self.controller.wait(5) == 0, self.read_log()
+            assert self.controller.wait(15) == 0, self.read_log()
         finally:
             for process in [*self.engines, self.controller]:
                 if process.poll() is None:
@@ -97,6 +108,14 @@ def rc(cluster):
     client = cluster.client(engines=4)
     yield client
     client.close()
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """What holds tasks up until the test opens it, or has ended."""
+    gate = Gate(tmp_path / "gate")
+    yield gate
+    gate.open()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from concurrent.futures import wait
 import ipyparallel as ipp
 import pytest
 from conftest import raises, wait_until
+from gates import pass_through
 
 
 def test_apply_map_push_pull_scatter_gather(rc):
@@ -64,11 +65,13 @@ def test_errors_come_with_tracebacks(rc):
     assert len(caught.value.elist) == 4
 
 
-def test_abort_drops_what_has_not_started(rc):
+def test_abort_drops_what_has_not_started(rc, gate):
     view = rc[0]
-    blocker = view.apply_async(time.sleep, 0.5)
+    blocker = view.apply_async(pass_through, gate)
+    wait_until(gate.reached)
     late = [view.apply_async(lambda: 1) for _ in range(3)]
     view.abort(late, block=True)
+    gate.open()
     for ar in late:
         with pytest.raises(ipp.error.TaskAborted):
             ar.get(timeout=20)
@@ -124,9 +127,9 @@ def test_executors(rc):
         assert list(executor.map(lambda x: x + 1, range(10))) == list(range(1, 11))
 
 
-def test_signals_reach_an_engine(rc):
-    ar = rc[3].apply_async(time.sleep, 30)
-    time.sleep(0.3)
+def test_signals_reach_an_engine(rc, gate):
+    ar = rc[3].apply_async(pass_through, gate)
+    wait_until(gate.reached)
     rc.send_signal("SIGINT", targets=3, block=True)
     with raises("KeyboardInterrupt"):
         ar.get(timeout=20)

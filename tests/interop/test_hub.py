@@ -8,20 +8,22 @@ import time
 import ipyparallel as ipp
 import pytest
 from conftest import raises, wait_until
+from gates import pass_through
 
 
-def test_queue_status_counts_and_names(rc):
+def test_queue_status_counts_and_names(rc, gate):
     before = {n: rc.queue_status(n)["completed"] for n in rc.ids}
-    ar = rc[:].apply_async(time.sleep, 0.5)
+    ar = rc[:].apply_async(pass_through, gate)
     wait_until(lambda: all(rc.queue_status(n)["queue"] == 1 for n in rc.ids))
     verbose = rc.queue_status(verbose=True)
     assert {verbose[n]["queue"][0] for n in rc.ids} == set(ar.msg_ids)
+    gate.open()
     ar.get(20)
     wait_until(lambda: all(rc.queue_status(n)["completed"] == before[n] + 1 for n in rc.ids))
     assert set(ar.msg_ids) <= {m for n in rc.ids for m in rc.queue_status(verbose=True)[n]["completed"]}
 
 
-def test_a_second_client_fetches_results_and_output(cluster, rc):
+def test_a_second_client_fetches_results_and_output(cluster, rc, gate):
     ar = rc[:].execute("print('shared'); 11", silent=False)
     task = rc.load_balanced_view().apply_async(lambda: {"deep": [1, 2]})
     failed = rc[0].apply_async(lambda: 1 / 0)
@@ -34,9 +36,12 @@ def test_a_second_client_fetches_results_and_output(cluster, rc):
     theirs = other.get_result(ar.msg_ids, block=True)
     theirs.get(20)
     assert theirs.stdout == ["shared\n"] * 4
-    running = rc[0].apply_async(lambda: __import__("time").sleep(0.6) or 5)
+    running = rc[0].apply_async(pass_through, gate, 5)
     wait_until(lambda: other.queue_status(0)["queue"] == 1)
-    assert other.get_result(running.msg_ids[0], block=True).get(20) == 5
+    fetched = other.get_result(running.msg_ids[0], block=False)
+    assert not fetched.ready()
+    gate.open()
+    assert fetched.get(20) == 5
     with raises("KeyError"):
         other.get_result(["nobody_1_1"], block=True).get(20)
     other.close()
@@ -66,7 +71,7 @@ def test_queries_of_records(rc):
             rc.db_query(query)
 
 
-def test_purge(rc):
+def test_purge(rc, gate):
     ar = rc[:].apply_async(os.getpid)
     ar.get(20)
     wait_until(lambda: len(rc.db_query({"msg_id": {"$in": ar.msg_ids}, "completed": {"$ne": None}})) == 4)
@@ -75,10 +80,11 @@ def test_purge(rc):
     uuid = rc._engines[rc.ids[1]]
     rc.purge_hub_results(targets=rc.ids[1])
     assert rc.db_query({"engine_uuid": uuid, "completed": {"$ne": None}}) == []
-    pending = rc[0].apply_async(time.sleep, 0.5)
+    pending = rc[0].apply_async(pass_through, gate)
     wait_until(lambda: rc.queue_status(0)["queue"] == 1)
     with raises("IndexError"):
         rc.purge_hub_results(pending.msg_ids)
+    gate.open()
     pending.get(20)
     wait_until(lambda: rc.queue_status(0)["queue"] == 0)
     rc.purge_everything()
@@ -180,10 +186,8 @@ def test_shutdown_of_one_engine_and_of_all(fresh):
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_it_in_order(fresh, sig):
     cluster, rc = fresh(1)
-    started = time.monotonic()
     cluster.controller.send_signal(sig)
     assert cluster.controller.wait(5) == 0
-    assert time.monotonic() - started < 2
     assert os.listdir(os.path.join(cluster.folder, "security")) == []
 
 

@@ -11,7 +11,8 @@ import time
 
 import ipyparallel as ipp
 import pytest
-from conftest import BIN, Cluster, raises, wait_until
+from conftest import BIN, Cluster, committed, raises, wait_until
+from gates import pass_through
 
 
 def connection(cluster, side="client"):
@@ -113,6 +114,11 @@ def test_variables_of_the_environment(tmp_path):
     assert controller.wait(5) == 0
 
 
+def saved_engines(folder):
+    """The text of the file from which another controller would know the engines."""
+    return "".join(open(path).read() for path in glob.glob(f"{folder}/log/engines*.json"))
+
+
 def successor(cluster, *args):
     """Another controller for the engines of one that was killed."""
     cluster.controller.send_signal(signal.SIGKILL)
@@ -122,7 +128,7 @@ def successor(cluster, *args):
     return again
 
 
-def test_a_new_controller_takes_over_engines_and_tasks(tmp_path):
+def test_a_new_controller_takes_over_engines_and_tasks(tmp_path, gate):
     args = ["--restore", "--sqlitedb"]
     cluster = Cluster(tmp_path, *args)
     try:
@@ -132,14 +138,17 @@ def test_a_new_controller_takes_over_engines_and_tasks(tmp_path):
         view = rc.load_balanced_view()
         done = view.apply_async(lambda: "before")
         assert done.get(timeout=10) == "before"
-        running = [view.apply_async(lambda n: (__import__("time").sleep(2), n)[1], n) for n in range(4)]
+        running = [view.apply_async(pass_through, gate, n) for n in range(4)]
         waiting = [view.apply_async(lambda n: n * n, n) for n in range(20)]
         wait_until(lambda: all(t["tasks"] for t in rc.queue_status().values() if isinstance(t, dict)))
-        time.sleep(1.5)  # the records' commit
+        wait_until(lambda: committed(tmp_path, "completed IS NULL") == 24)
+        wait_until(lambda: committed(tmp_path, "completed IS NULL AND engine_uuid IS NOT NULL") == 2)
         cluster = successor(cluster, *args)
         again = cluster.client(engines=2)
-        assert again.ids == [0, 1] and again[:].apply_sync(os.getpid) == pids
+        assert again.ids == [0, 1]
+        gate.open()
         kept = [ar.msg_ids[0] for ar in [done, *running, *waiting]]
+        assert again[:].apply_sync(os.getpid) == pids
         results = [again.get_result(msg_id, owner=False).get(timeout=30) for msg_id in kept]
         assert results == ["before", *range(4), *(n * n for n in range(20))]
         assert works(again)
@@ -156,8 +165,7 @@ def test_an_engine_that_died_meanwhile_is_not_taken_over(tmp_path):
         cluster.add_engines(2)
         rc = cluster.client(engines=2)
         pids = rc[:].apply_sync(os.getpid)
-        wait_until(lambda: glob.glob(f"{tmp_path}/log/engines*.json"))
-        time.sleep(0.5)
+        wait_until(lambda: all(rc._engines[n] in saved_engines(tmp_path) for n in (0, 1)))
         os.kill(pids[0], signal.SIGKILL)
         cluster = successor(cluster, "--restore")
         again = cluster.client()

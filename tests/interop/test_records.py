@@ -8,7 +8,7 @@ import time
 
 import ipyparallel as ipp
 import pytest
-from conftest import raises, wait_until
+from conftest import committed, raises, wait_until
 from ipyparallel.controller.sqlitedb import SQLiteDB
 
 
@@ -54,7 +54,7 @@ def test_ipyparallel_reads_what_pointsman_wrote(fresh, tmp_path):
     cluster, rc = fresh(1, "--sqlitedb")
     ids = run_some(rc)
     wait_until(lambda: all(r["completed"] for r in rc.db_query({"msg_id": {"$in": ids}}, keys=["completed"])))
-    time.sleep(1)  # its commit
+    wait_until(lambda: committed(tmp_path, "completed IS NOT NULL") == 4)
     with stock_store(tmp_path) as db:
         assert db.get_history() == ids
         doubled, joined, printed, failed = (db.get_record(msg_id) for msg_id in ids)
@@ -112,7 +112,7 @@ def test_a_locked_file_delays_no_task_and_catches_up(fresh, tmp_path):
     cluster, rc = fresh(2, "--sqlitedb")
     view = rc.load_balanced_view()
     view.map_sync(lambda x: x, range(4))
-    time.sleep(1)
+    wait_until(lambda: committed(tmp_path, "completed IS NOT NULL") == 4)
     lock = sqlite3.connect(os.path.join(tmp_path, "tasks.db"), isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     started = time.monotonic()
@@ -131,9 +131,8 @@ def test_what_is_removed_is_gone_for_others_too_and_nothing_stays_locked(fresh, 
     done.get(timeout=10)
     wait_until(lambda: rc.db_query({"completed": {"$ne": None}}))
     rc.purge_hub_results("all")
+    wait_until(lambda: committed(tmp_path) == 0)
     other = sqlite3.connect(os.path.join(tmp_path, "tasks.db"), isolation_level=None, timeout=5)
-    time.sleep(1)
-    assert other.execute('SELECT count(*) FROM "ipython-tasks"').fetchone() == (0,)
     other.execute("BEGIN IMMEDIATE")
     other.close()
 
@@ -142,7 +141,7 @@ def test_what_is_removed_is_gone_for_others_too_and_nothing_stays_locked(fresh, 
 def test_it_ends_while_the_store_can_not_be_had(fresh, tmp_path, how):
     cluster, rc = fresh(1, "--sqlitedb")
     rc[:].apply_sync(os.getpid)
-    time.sleep(1)
+    wait_until(lambda: committed(tmp_path, "completed IS NOT NULL") == 1)
     lock = sqlite3.connect(os.path.join(tmp_path, "tasks.db"), isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     assert rc.load_balanced_view().map_sync(lambda x: x, range(20)) == list(range(20))

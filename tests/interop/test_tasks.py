@@ -6,6 +6,7 @@ import time
 import ipyparallel as ipp
 import pytest
 from conftest import raises, wait_until
+from gates import pass_through
 from graphs import run_random_graph
 
 
@@ -125,15 +126,16 @@ def test_a_retry_goes_elsewhere(rc, tmp_path):
     assert str(second) != open(mark).read()
 
 
-def test_timeouts_count_waiting_not_running(rc):
+def test_timeouts_count_waiting_not_running(rc, gate):
     view = rc.load_balanced_view()
-    blocker = view.apply_async(time.sleep, 0.6)
+    blocker = view.apply_async(pass_through, gate)
     with view.temp_flags(after=[blocker], timeout=0.1):
         late = view.apply_async(time.time)
     with raises("TaskTimeout"):
         late.get(20)
     with view.temp_flags(timeout=0.2):
         assert view.apply_async(lambda: __import__("time").sleep(0.5) or 1).get(20) == 1
+    gate.open()
     blocker.get(20)
     # Tried everywhere and failed, with a timeout: that is what ends it.
     with view.temp_flags(retries=4, timeout=0.1):
@@ -162,26 +164,16 @@ def test_tasks_wait_for_engines(fresh):
     assert all(ar.successful() for ar in slow)
 
 
-def test_five_thousand_blocked_tasks_delay_nobody(rc, tmp_path):
-    def stay_until(path):
-        import os
-        import time
-
-        while not os.path.exists(path):
-            time.sleep(0.02)
-
-    gate_file = tmp_path / "open"
+def test_five_thousand_blocked_tasks_delay_nobody(rc, gate):
     view = rc.load_balanced_view()
-    gate = view.apply_async(stay_until, str(gate_file))
-    try:
-        with view.temp_flags(after=[gate], track=False):
-            blocked = [view.apply_async(lambda: None) for _ in range(5000)]
-        with view.temp_flags(after=None):
-            for _ in range(20):
-                view.apply_async(lambda: 1).get(60)
-        assert not gate.ready()
-    finally:
-        gate_file.touch()
-    assert gate.get(20) is None
+    first = view.apply_async(pass_through, gate)
+    with view.temp_flags(after=[first], track=False):
+        blocked = [view.apply_async(lambda: None) for _ in range(5000)]
+    with view.temp_flags(after=None):
+        for _ in range(20):
+            view.apply_async(lambda: 1).get(60)
+    assert not first.ready()
+    gate.open()
+    assert first.get(20) is None
     wait_until(lambda: rc.queue_status()["unassigned"] == 0, timeout=60)
     rc.wait(blocked, timeout=60)
