@@ -152,7 +152,7 @@ const EXPERIMENT: &str = r#"
     load = [0.5, 0.9]
 "#;
 
-fn run(folder: &Path, threads: usize, stop_after: u64) -> anyhow::Result<()> {
+fn run(folder: &Path, threads: usize, stop_after: u64) -> anyhow::Result<u64> {
     let experiment = Experiment::parse(EXPERIMENT, Path::new("."))?;
     let mut store = Store::open(folder, &experiment)?;
     let stop = AtomicBool::new(false);

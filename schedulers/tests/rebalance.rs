@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use pointsman_policies::{Hints, PolicySpec, Registry, Rng, Time, schemes::LeastLoad};
-use pointsman_schedulers::task::{Action, Event, Limits, Measured, ReplyKind, TaskScheduler, TaskSpec};
+use pointsman_schedulers::task::{Action, Event, Limits, Measured, ReplyKind, TaskKey, TaskScheduler, TaskSpec};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
@@ -42,6 +42,9 @@ struct World {
     begun: BTreeMap<String, u32>,
     ended: BTreeMap<String, u64>,
     submitted: BTreeMap<String, u64>,
+    /// The last dispatch of each task to each engine; in every other life answers are told by it.
+    sent: BTreeMap<(usize, String), (TaskKey, u32)>,
+    tells_dispatch: bool,
 }
 
 impl World {
@@ -61,6 +64,8 @@ impl World {
             begun: BTreeMap::new(),
             ended: BTreeMap::new(),
             submitted: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            tells_dispatch: seed % 2 == 1,
         };
         for n in 0..3 {
             world.engines.push(Engine { slowness: if n == 0 { slow } else { 1 }, ..Engine::default() });
@@ -112,8 +117,9 @@ impl World {
     fn act(&mut self) {
         while let Some(action) = self.machine.poll_action() {
             match action {
-                Action::Dispatch { engine, payload, .. } => {
+                Action::Dispatch { engine, payload, task, attempt } => {
                     let n: usize = self.machine.uuid(engine)[1..].parse().unwrap();
+                    self.sent.insert((n, payload.clone()), (task, attempt));
                     self.at(1, What::Arrive(n, payload));
                 }
                 Action::Abort { engine, id } => {
@@ -182,8 +188,13 @@ impl World {
                 let kind = if ok { ReplyKind::Ok } else { ReplyKind::Aborted };
                 let run = ok.then(|| Duration::from_millis(30 * self.engines[n].slowness));
                 let measured = Measured { run, bytes: 10 };
-                let engine = format!("e{n}");
-                self.machine.handle(now, Event::Result { id: &id, engine: &engine, kind, payload: id.clone(), measured });
+                let (engine, payload) = (format!("e{n}"), id.clone());
+                let (task, attempt) = self.sent[&(n, id.clone())];
+                let event = match self.tells_dispatch {
+                    true => Event::Answer { task, attempt, kind, payload, measured },
+                    false => Event::Result { id: &id, engine: &engine, kind, payload, measured },
+                };
+                self.machine.handle(now, event);
             }
             What::Answer(..) => {}
             What::Noted(n, id) => self.machine.handle(now, Event::AbortNoted { id: &id, engine: &format!("e{n}") }),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use comfy_table::{CellAlignment, Table, presets};
@@ -173,9 +174,21 @@ fn run_file(
         bar.set_length(needed);
         bar.set_position(done);
     };
-    run_experiment(&experiment, registry, &mut store, live_unit_s, &stop, &progress)?;
+    let start = Instant::now();
+    let decisions = run_experiment(&experiment, registry, &mut store, live_unit_s, &stop, &progress)?;
     bar.finish_and_clear();
-    Ok(format!("{}: results.csv and all runs; `pointsman lab report {}` makes a page of them", into.display(), folder.display()))
+    let speed = match live_unit_s {
+        None if decisions > 0 => {
+            let millions = decisions as f64 / 1e6;
+            format!(" {millions:.1} M decisions, {:.2} M in a second.", millions / start.elapsed().as_secs_f64())
+        }
+        _ => String::new(),
+    };
+    Ok(format!(
+        "{}: results.csv and all runs.{speed} `pointsman lab report {}` makes a page of them",
+        into.display(),
+        folder.display()
+    ))
 }
 
 fn make_report(folder: &Path, registry: &Registry) -> anyhow::Result<String> {
@@ -188,7 +201,7 @@ fn make_report(folder: &Path, registry: &Registry) -> anyhow::Result<String> {
 
 fn run_verify(full: bool, seed: u64, markdown: bool, registry: &Registry) -> anyhow::Result<String> {
     let bar = ProgressBar::new(1);
-    bar.set_style(ProgressStyle::with_template("{pos}/{len} systems [{bar:40}] {elapsed}")?);
+    bar.set_style(ProgressStyle::with_template("{pos}/{len} runs [{bar:40}] {elapsed}, {eta} left")?);
     let verdicts = verify::verify(registry, full, seed, &|done, all| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);

@@ -1,11 +1,15 @@
 //! What is measured of a run: every task that ends after the warm-up, in figures of a fixed set with names and units. Memory does not grow with tasks.
 
+use std::collections::BTreeMap;
+
 use hdrhistogram::Histogram;
 
 use super::world::{Ended, Totals};
 
 /// Histograms hold a thousandth of their value from a nanosecond up to thirty years.
 const MOST_NS: u64 = 1_000_000_000_000_000_000;
+/// Classes are names, and anybody may make up as many as there are tasks: the mean slowdowns of so many are kept.
+const MOST_CLASSES: usize = 1024;
 /// Slowdowns are kept in thousandths.
 const MILLI: f64 = 1000.0;
 
@@ -87,6 +91,7 @@ pub struct Collector {
     wait: Values,
     slowdown: Values,
     by_client: Vec<(f64, u64)>,
+    by_class: BTreeMap<u64, (f64, u64)>,
     first_at_ns: u64,
     last_end_ns: u64,
     measured: u64,
@@ -101,6 +106,7 @@ impl Collector {
             wait: Values::new(1e9),
             slowdown: Values::new(MILLI),
             by_client: Vec::new(),
+            by_class: BTreeMap::new(),
             first_at_ns: u64::MAX,
             last_end_ns: 0,
             measured: 0,
@@ -124,6 +130,10 @@ impl Collector {
         }
         self.by_client[client].0 += ended.slowdown();
         self.by_client[client].1 += 1;
+        if self.by_class.len() < MOST_CLASSES || self.by_class.contains_key(&ended.class) {
+            let class = self.by_class.entry(ended.class).or_default();
+            *class = (class.0 + ended.slowdown(), class.1 + 1);
+        }
     }
 
     /// What it comes to.
@@ -133,8 +143,9 @@ impl Collector {
         let all: f64 = busy.iter().sum();
         let most = busy.iter().copied().fold(0.0, f64::max);
         let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
-        let clients: Vec<f64> =
-            self.by_client.iter().filter(|client| client.1 > 0).map(|client| client.0 / client.1 as f64).collect();
+        let by_client: Vec<(u64, f64)> = means((0..).zip(&self.by_client));
+        let by_class: Vec<(u64, f64)> = means(self.by_class.iter().map(|(&class, values)| (class, values)));
+        let clients: Vec<f64> = by_client.iter().map(|client| client.1).collect();
         let makespan_s = self.last_end_ns.saturating_sub(self.first_at_ns.min(self.last_end_ns)) as f64 / 1e9;
         Measures {
             tasks: self.measured,
@@ -147,14 +158,25 @@ impl Collector {
             utilisation: share(all, length_s * busy.len() as f64),
             imbalance: share(most * busy.len() as f64, all),
             jain: jain(&clients),
-            client_slowdown: clients
-                .iter()
-                .fold((f64::INFINITY, 0.0), |(least, most), &one| (least.min(one), f64::max(most, one))),
+            client_slowdown: least_and_most(&by_client),
+            class_slowdown: least_and_most(&by_class),
+            by_client,
+            by_class,
+            decisions_per_s: share(totals.counters.dispatched as f64, length_s),
             wasted: share(totals.wasted_ns as f64 / 1e9, all),
             busy_s: busy,
             tail: self.response.tail(),
         }
     }
+}
+
+/// Means by name of those that have any.
+fn means<'v>(sums: impl Iterator<Item = (u64, &'v (f64, u64))>) -> Vec<(u64, f64)> {
+    sums.filter(|(_, (_, count))| *count > 0).map(|(name, (sum, count))| (name, sum / *count as f64)).collect()
+}
+
+fn least_and_most(means: &[(u64, f64)]) -> (f64, f64) {
+    means.iter().fold((f64::INFINITY, 0.0), |(least, most), &(_, one)| (least.min(one), f64::max(most, one)))
 }
 
 /// Jain's index of fairness: 1 if all are equal, 1/n if one has everything (Jain, Chiu and Hawe 1984).
@@ -188,6 +210,14 @@ pub struct Measures {
     pub jain: f64,
     /// The clients' mean slowdowns, the least and the most of them.
     pub client_slowdown: (f64, f64),
+    /// The same of classes of tasks.
+    pub class_slowdown: (f64, f64),
+    /// Mean slowdowns by client.
+    pub by_client: Vec<(u64, f64)>,
+    /// Mean slowdowns by class of tasks.
+    pub by_class: Vec<(u64, f64)>,
+    /// Tasks sent to engines, each attempt counted, in a second of virtual time.
+    pub decisions_per_s: f64,
     /// Share of the work that was for nothing.
     pub wasted: f64,
     /// Time at work of each engine, in seconds.
@@ -207,7 +237,7 @@ pub struct Metric {
 }
 
 /// All of them, in the order of columns.
-pub const METRICS: [Metric; 29] = [
+pub const METRICS: [Metric; 32] = [
     Metric { name: "response_mean_s", label: "mean response, s", of: |m| m.response_s.mean },
     Metric { name: "response_p50_s", label: "median response, s", of: |m| m.response_s.p50 },
     Metric { name: "response_p90_s", label: "90th percentile of response, s", of: |m| m.response_s.p90 },
@@ -238,6 +268,9 @@ pub const METRICS: [Metric; 29] = [
     Metric { name: "jain", label: "Jain's index of slowdowns", of: |m| m.jain },
     Metric { name: "client_slowdown_least", label: "mean slowdown of the client served best", of: |m| m.client_slowdown.0 },
     Metric { name: "client_slowdown_most", label: "mean slowdown of the client served worst", of: |m| m.client_slowdown.1 },
+    Metric { name: "class_slowdown_least", label: "mean slowdown of the class served best", of: |m| m.class_slowdown.0 },
+    Metric { name: "class_slowdown_most", label: "mean slowdown of the class served worst", of: |m| m.class_slowdown.1 },
+    Metric { name: "decisions_per_s", label: "decisions in a second", of: |m| m.decisions_per_s },
     Metric { name: "wasted", label: "share of work wasted", of: |m| m.wasted },
     Metric { name: "tasks", label: "tasks measured", of: |m| m.tasks as f64 },
     Metric { name: "failed", label: "tasks failed", of: |m| m.failed as f64 },
@@ -276,6 +309,7 @@ mod tests {
         assert_eq!((measures.makespan_s, measures.makespan_over_bound), (100.0, 2.0));
         assert_eq!((measures.utilisation, measures.imbalance, measures.jain), (0.25, 2.0, 1.0));
         assert!((measures.response_s.max / 4.0 - 1.0).abs() < 1e-3 && measures.slowdown.mean == 2.0);
+        assert_eq!((&measures.by_client[..], measures.class_slowdown), (&[(1, 2.0), (2, 2.0)][..], (2.0, 2.0)));
         assert_eq!(jain(&[1.0, 0.0]), 0.5);
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use pointsman_policies::Registry;
 
-use super::experiment::{Experiment, POLICY_KEYS, Results};
+use super::experiment::{Detail, Experiment, POLICY_KEYS, Results};
 use super::measure::{METRICS, metric};
 use super::theory;
 use crate::plot::{Bar, Look, Panel, Point as Dot, Scale, Series, svg};
@@ -85,6 +85,9 @@ pub fn page(results: &Results, live: Option<&Results>, registry: &Registry) -> a
     }
     for (at, panel) in loads(&known).into_iter().enumerate() {
         charts.push((format!("engines-{at}"), panel));
+    }
+    for (at, panel) in clients(&known).into_iter().enumerate() {
+        charts.push((format!("clients-{at}"), panel));
     }
     for (at, panel) in gantts(&known).into_iter().enumerate() {
         charts.push((format!("gantt-{at}"), panel));
@@ -276,86 +279,104 @@ fn axis_label(factor: &str) -> String {
     }
 }
 
-/// Tails of the response: a chart for each world, a line for each policy.
+/// A chart for each world with a line for each policy, of what the details of a run have. Its series are left to `line`.
+fn details(
+    known: &Known<'_>,
+    frame: &Panel,
+    shown: impl Fn(&Detail) -> bool,
+    line: impl Fn(&Detail) -> (Vec<Dot>, Look),
+) -> Vec<Panel> {
+    let panel = |(world, lines): (String, Vec<(String, usize)>)| {
+        let series = lines.into_iter().enumerate().map(|(style, (name, point))| {
+            let (points, look) = line(detail(known, point));
+            Series { name, points, look, style }
+        });
+        let title = if world.is_empty() { frame.title.clone() } else { format!("{} ({world})", frame.title) };
+        Panel { title, series: series.collect(), ..frame.clone() }
+    };
+    grouped(known, shown).into_iter().map(panel).collect()
+}
+
+/// Tails of the response.
 fn tails(known: &Known<'_>) -> Vec<Panel> {
-    grouped(known, |detail| detail.tail.len() > 2)
-        .into_iter()
-        .map(|(title, lines)| Panel {
-            title: if title.is_empty() { "tail of the response".into() } else { format!("tail of the response ({title})") },
-            x_label: "response, s".into(),
-            y_label: "share of tasks above".into(),
-            x_scale: Scale::Log,
-            y_scale: Scale::Log,
-            series: lines
-                .into_iter()
-                .enumerate()
-                .map(|(style, (name, point))| Series {
-                    name,
-                    // What nearly all tasks take is not the tail.
-                    points: detail(known, point)
-                        .tail
-                        .iter()
-                        .filter(|(_, y)| *y < 0.9)
-                        .map(|&(x, y)| Dot { x, y, range: None })
-                        .collect(),
-                    look: Look::Curve,
-                    style,
-                })
-                .collect(),
-            bars: Vec::new(),
-        })
-        .collect()
+    let frame = Panel {
+        title: "tail of the response".into(),
+        x_label: "response, s".into(),
+        y_label: "share of tasks above".into(),
+        x_scale: Scale::Log,
+        y_scale: Scale::Log,
+        ..Panel::default()
+    };
+    details(
+        known,
+        &frame,
+        |detail| detail.tail.len() > 2,
+        |detail| {
+            // What nearly all tasks take is not the tail.
+            let tail = detail.tail.iter().filter(|(_, y)| *y < 0.9);
+            (tail.map(|&(x, y)| Dot { x, y, range: None }).collect(), Look::Curve)
+        },
+    )
 }
 
 /// How busy each engine was, the busiest first.
 fn loads(known: &Known<'_>) -> Vec<Panel> {
-    grouped(known, |detail| detail.busy.len() > 1)
-        .into_iter()
-        .map(|(title, lines)| Panel {
-            title: if title.is_empty() { "share of time at work".into() } else { format!("share of time at work ({title})") },
-            x_label: "engine, busiest first".into(),
-            y_label: "share of time at work".into(),
-            x_scale: Scale::Linear,
-            y_scale: Scale::Linear,
-            series: lines
-                .into_iter()
-                .enumerate()
-                .map(|(style, (name, point))| {
-                    let mut busy = detail(known, point).busy.clone();
-                    busy.sort_by(|a, b| b.total_cmp(a));
-                    let points = busy.iter().enumerate().map(|(at, &y)| Dot { x: at as f64 + 1.0, y, range: None });
-                    let look = if busy.len() > 40 { Look::Curve } else { Look::Measured };
-                    Series { name, points: points.collect(), look, style }
-                })
-                .collect(),
-            bars: Vec::new(),
-        })
-        .collect()
+    let frame = Panel {
+        title: "share of time at work".into(),
+        x_label: "engine, busiest first".into(),
+        y_label: "share of time at work".into(),
+        ..Panel::default()
+    };
+    details(
+        known,
+        &frame,
+        |detail| detail.busy.len() > 1,
+        |detail| {
+            let mut busy = detail.busy.clone();
+            busy.sort_by(|a, b| b.total_cmp(a));
+            let look = if busy.len() > 40 { Look::Curve } else { Look::Measured };
+            (busy.iter().enumerate().map(|(at, &y)| Dot { x: at as f64 + 1.0, y, range: None }).collect(), look)
+        },
+    )
+}
+
+/// How well each client was served.
+fn clients(known: &Known<'_>) -> Vec<Panel> {
+    let frame = Panel {
+        title: "mean slowdown by client".into(),
+        x_label: "client".into(),
+        y_label: "mean slowdown".into(),
+        ..Panel::default()
+    };
+    details(
+        known,
+        &frame,
+        |detail| !detail.clients.is_empty(),
+        |detail| (detail.clients.iter().map(|&(x, y)| Dot { x: x as f64, y, range: None }).collect(), Look::Measured),
+    )
 }
 
 /// Which engine did which task when: a chart for each of a few points of the smallest graphs.
 fn gantts(known: &Known<'_>) -> Vec<Panel> {
     let mut shown: Vec<_> = known.results.details.iter().filter(|detail| !detail.gantt.is_empty()).collect();
     shown.sort_by_key(|detail| (detail.gantt.len(), detail.point));
-    let panel = |detail: &&super::experiment::Detail| Panel {
+    let panel = |detail: &&Detail| Panel {
         title: known.experiment().describe(detail.point),
         x_label: "time, s".into(),
         y_label: "engine".into(),
-        x_scale: Scale::Linear,
-        y_scale: Scale::Linear,
-        series: Vec::new(),
         bars: detail.gantt.iter().map(|&(engine, from, to)| Bar { row: f64::from(engine) + 1.0, from, to, style: 0 }).collect(),
+        ..Panel::default()
     };
     shown.iter().take(MOST_GANTTS).map(panel).collect()
 }
 
-fn detail<'k>(known: &'k Known<'_>, point: usize) -> &'k super::experiment::Detail {
+fn detail<'k>(known: &'k Known<'_>, point: usize) -> &'k Detail {
     // Only points that have one are asked for.
     known.results.details.iter().rfind(|detail| detail.point == point).unwrap_or(&known.results.details[0])
 }
 
 /// For each combination of numeric factors the points, by what else they are called. Only the last few combinations: those of the highest load.
-fn grouped(known: &Known<'_>, shown: impl Fn(&super::experiment::Detail) -> bool) -> Vec<(String, Vec<(String, usize)>)> {
+fn grouped(known: &Known<'_>, shown: impl Fn(&Detail) -> bool) -> Vec<(String, Vec<(String, usize)>)> {
     let experiment = known.experiment();
     let mut groups: Vec<(String, Vec<(String, usize)>)> = Vec::new();
     for point in 0..experiment.points().len() {
@@ -388,15 +409,29 @@ fn digits(value: f64) -> String {
     let size = value.abs();
     match size {
         _ if !value.is_finite() => "–".into(),
-        0.0 => "0".into(),
+        _ if value.fract() == 0.0 && size < 1e5 => format!("{value}"),
         _ if !(1e-3..1e5).contains(&size) => format!("{value:.3e}"),
         _ => format!("{value:.*}", (3 - size.log10().floor() as i32).max(0) as usize),
     }
 }
 
+/// A mean with half of its confidence interval, both to that one's second digit.
+fn with_spread(estimate: &Estimate) -> String {
+    let (mean, half) = (estimate.mean, estimate.half_width.unwrap_or(0.0));
+    // What always comes out the same has no spread but that of rounding.
+    if half <= 1e-9 * mean.abs() {
+        return digits(mean);
+    }
+    let places = 1 - half.log10().floor() as i32;
+    if !half.is_finite() || !(0..=6).contains(&places) {
+        return format!("{} ± {}", digits(mean), digits(half));
+    }
+    format!("{mean:.*} ± {half:.*}", places as usize, places as usize)
+}
+
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#222}
 h1,h2{line-height:1.2}table{border-collapse:collapse;margin:1em 0;font-size:13px;font-variant-numeric:tabular-nums}
-th,td{padding:3px 10px;border-bottom:1px solid #ddd;text-align:right}th:first-child,td:first-child,.l{text-align:left}
+td{white-space:nowrap}th,td{padding:3px 10px;border-bottom:1px solid #ddd;text-align:right}th:first-child,td:first-child,.l{text-align:left}
 thead th{border-bottom:2px solid #555;vertical-align:bottom}tr.ref{color:#666;font-style:italic}
 .better{color:#00634a}.worse{color:#a83f00}figure{display:inline-block;margin:0 0 1em;max-width:100%}
 figure svg{max-width:100%;height:auto}pre{background:#f5f5f5;padding:1em;overflow:auto;font-size:12px}
@@ -424,18 +459,18 @@ fn html(known: &Known<'_>, live: Option<&Results>, registry: &Registry, charts: 
     for warning in super::experiment::warnings(experiment) {
         let _ = write!(page, "<p class=\"note\">{}</p>", escape(&warning));
     }
-    let _ = write!(page, "<h2>Figures</h2>");
-    table_of_figures(known, registry, &mut page);
-    comparisons(known, &mut page);
-    if let Some(live) = live {
-        beside(known, &Known::new(live), &mut page);
-    }
     if !charts.is_empty() {
         let _ =
             write!(page, "<h2>Charts</h2><p>Bars are 95 % confidence intervals; dashed lines without markers are theory.</p>");
         for (name, text) in charts {
             let _ = write!(page, "<figure id=\"{}\">{text}</figure>", escape(name));
         }
+    }
+    let _ = write!(page, "<h2>Figures</h2>");
+    table_of_figures(known, registry, &mut page);
+    comparisons(known, &mut page);
+    if let Some(live) = live {
+        beside(known, &Known::new(live), &mut page);
     }
     let _ = write!(
         page,
@@ -467,10 +502,7 @@ fn table_of_figures(known: &Known<'_>, registry: &Registry, page: &mut String) {
             let _ = write!(page, "<td class=\"l\">{}</td>", escape(level));
         }
         for name in &experiment.metrics {
-            let text = known.of(point, name).map_or("–".into(), |estimate| {
-                let spread = estimate.half_width.map_or(String::new(), |half| format!(" ± {}", digits(half)));
-                format!("{}{spread}", digits(estimate.mean))
-            });
+            let text = known.of(point, name).map_or("–".into(), |estimate| with_spread(&estimate));
             let _ = write!(page, "<td>{text}</td>");
         }
         let theory = theory::mean_response_s(&experiment.points()[point], registry);
@@ -490,20 +522,13 @@ fn beside(known: &Known<'_>, live: &Known<'_>, page: &mut String) {
     for point in 0..experiment.points().len().min(live.experiment().points().len()) {
         for name in experiment.metrics.iter().filter(|name| name.starts_with("response") || name.starts_with("wait")) {
             let (Some(real), Some(told)) = (live.of(point, name), known.of(point, name)) else { continue };
-            let text = |estimate: &Estimate| {
-                format!(
-                    "{}{}",
-                    digits(estimate.mean),
-                    estimate.half_width.map_or(String::new(), |half| format!(" ± {}", digits(half)))
-                )
-            };
             let _ = write!(
                 page,
                 "<tr><td class=\"l\">{}</td><td class=\"l\">{}</td><td>{}</td><td>{}</td><td>{:.3}</td></tr>",
                 escape(&experiment.describe(point)),
                 metric(name).map_or("", |metric| metric.label),
-                text(&real),
-                text(&told),
+                with_spread(&real),
+                with_spread(&told),
                 real.mean / told.mean
             );
         }
@@ -515,10 +540,12 @@ fn beside(known: &Known<'_>, live: &Known<'_>, page: &mut String) {
 fn comparisons(known: &Known<'_>, page: &mut String) {
     let experiment = known.experiment();
     let Some(name) = experiment.metrics.first() else { return };
-    let world = |point: usize| -> Vec<&String> {
+    let named = |point: usize, policies: bool| -> String {
         let factors = experiment.factors().iter().zip(experiment.levels(point));
-        factors.filter(|(factor, _)| !POLICY_KEYS.contains(&factor.as_str())).map(|(_, level)| level).collect()
+        let chosen = factors.filter(|(factor, _)| POLICY_KEYS.contains(&factor.as_str()) == policies);
+        chosen.map(|(factor, level)| format!("{factor} {level}")).collect::<Vec<_>>().join(", ")
     };
+    let world = |point: usize| named(point, false);
     let own: Vec<usize> =
         (0..experiment.points().len()).filter(|&point| experiment.points()[point].reference().is_none()).collect();
     let mut rows = String::new();
@@ -539,9 +566,10 @@ fn comparisons(known: &Known<'_>, page: &mut String) {
         };
         let _ = write!(
             rows,
-            "<tr><td class=\"l\">{}</td><td class=\"l\">{}</td><td>{:.4}</td><td>{low:.4} to {high:.4}</td><td class=\"{class}\">{verdict}</td></tr>",
-            escape(&experiment.describe(point)),
-            escape(&experiment.describe(first)),
+            "<tr><td class=\"l\">{}</td><td class=\"l\">{}</td><td class=\"l\">{}</td><td>{:.4}</td><td>{low:.4} to {high:.4}</td><td class=\"{class}\">{verdict}</td></tr>",
+            escape(&world(point)),
+            escape(&named(point, true)),
+            escape(&named(first, true)),
             estimate.mean.exp()
         );
     }
@@ -549,7 +577,7 @@ fn comparisons(known: &Known<'_>, page: &mut String) {
         let label = metric(name).map_or("", |metric| metric.label);
         let _ = write!(
             page,
-            "<h2>Paired comparisons</h2><p>Ratio of {label} to the first policy in the same world, over pairs of runs with the same tasks (geometric mean, 95 %).</p><table><thead><tr><th>policy</th><th class=\"l\">against</th><th>ratio</th><th>95 %</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
+            "<h2>Paired comparisons</h2><p>Ratio of {label} to the first policy in the same world, over pairs of runs with the same tasks (geometric mean, 95 %).</p><table><thead><tr><th>where</th><th class=\"l\">policy</th><th class=\"l\">against</th><th>ratio</th><th>95 %</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
         );
     }
 }

@@ -36,6 +36,13 @@ pub fn mean_response_s(point: &Point, registry: &Registry) -> Option<(f64, &'sta
             ("one-queue", 1) => Some((oracle::fcfs_response(load, size), "M/G/1")),
             ("ps", 1) => Some((oracle::ps_response(load, mean_s), "M/G/1 PS")),
             ("srpt", 1) => Some((oracle::srpt_response(load, &law()?), "M/G/1 SRPT")),
+            // Of sizes of which what has run longer lasts longer, the index falls with age; of those of which it ends sooner, it rises.
+            ("gittins", 1) if matches!(size, Dist::Hyperexponential { .. }) => {
+                Some((oracle::foreground_background_response(load, &law()?), "M/G/1 FB, as hazards fall"))
+            }
+            ("gittins", 1) if matches!(size, Dist::Deterministic { .. } | Dist::Erlang { .. } | Dist::Uniform { .. }) => {
+                Some((oracle::fcfs_response(load, size), "M/G/1, as hazards rise"))
+            }
             ("las", 1) => Some((oracle::foreground_background_response(load, &law()?), "M/G/1 FB")),
             _ => None,
         };

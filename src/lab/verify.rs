@@ -2,13 +2,14 @@
 //! cent and in standard errors; and identities that hold event for event.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use comfy_table::{CellAlignment, Table, presets};
 use pointsman_policies::{Registry, Rng};
 use rayon::prelude::*;
 
 use super::draw::Dist;
-use super::experiment::{Point, run_point};
+use super::experiment::{Point, Workload, run_point};
 use super::graph::{Dag, Rule, Shape, list_schedule};
 use super::{oracle, theory};
 use crate::stats::Estimate;
@@ -92,6 +93,8 @@ fn cases(registry: &Registry, full: bool) -> Vec<Case> {
         response("~ps", 1, 0.8, 1, size("hyperexp[scv=4]")),
         response("~srpt", 1, 0.8, 1, same),
         response("~las", 1, 0.7, 1, size("hyperexp[scv=4]")),
+        response("~gittins", 1, 0.7, 1, size("hyperexp[scv=4]")),
+        response("~gittins", 1, 0.7, 1, size("erlang[k=4]")),
         response("leastload", 1, 0.8, 1, size("deterministic")),
         response("leastload", 1, 0.7, 1, size("erlang[k=4]")),
         response("leastload", 1, 0.7, 1, |point| {
@@ -125,7 +128,7 @@ fn cases(registry: &Registry, full: bool) -> Vec<Case> {
             let scv = Dist::scv(&point.size.parse().ok()?).max(1.0);
             // What one per cent takes grows with the square of 1 / (1 - load).
             let wanted = 6.0e4 * scv / (1.0 - point.load).powi(2) * if full { 6.0 } else { 0.2 };
-            point.tasks = (wanted.min(if full { 2.0e7 } else { 3.0e5 }) as u64).max(100_000);
+            point.tasks = (wanted.min(if full { 2.0e6 } else { 3.0e5 }) as u64).max(100_000);
             let policy = match point.order.as_str() {
                 "fifo" => point.placement.clone(),
                 order => format!("{}, {order}", point.placement),
@@ -167,9 +170,7 @@ fn cases(registry: &Registry, full: bool) -> Vec<Case> {
     cases
 }
 
-use super::experiment::Workload;
-
-/// Runs every case, several times each, on all cores. `progress` hears how many of how many are done.
+/// Runs every case, several times each, on all cores. `progress` hears how many runs of how many are done.
 ///
 /// # Errors
 /// If a case can not be run.
@@ -180,30 +181,27 @@ pub fn verify(
     progress: &(impl Fn(usize, usize) + Sync),
 ) -> anyhow::Result<Vec<Verdict>> {
     let cases = cases(registry, full);
-    let done = std::sync::atomic::AtomicUsize::new(0);
-    let runs: Vec<anyhow::Result<Verdict>> = cases
-        .par_iter()
-        .map(|case| {
-            // Short systems need many runs, long ones few.
-            let count = if case.point.arrivals == "batch" { 2000 } else { 8 };
-            let values = (0..count)
-                .map(|n| {
-                    let seed = Rng::stream(seed, &format!("{} {n}", case.name)).next_u64();
-                    Ok((case.measure)(&run_point(&case.point, registry, Path::new("."), seed)?.measures))
-                })
-                .collect::<anyhow::Result<Vec<f64>>>()?;
-            let estimate = Estimate::of(&values);
-            progress(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1, cases.len());
-            Ok(Verdict {
-                name: case.name.clone(),
-                source: case.source.to_owned(),
-                theory: case.theory,
-                simulated: estimate.mean,
-                error: estimate.standard_error.unwrap_or(f64::NAN),
-            })
+    // Short systems need many runs, long ones few.
+    let count = |case: &Case| if case.point.arrivals == "batch" { 2000 } else { 8 };
+    let all: usize = cases.iter().map(count).sum();
+    let done = AtomicUsize::new(0);
+    let verdict = |case: &Case| {
+        let run = |n: usize| {
+            let seed = Rng::stream(seed, &format!("{} {n}", case.name)).next_u64();
+            let measures = run_point(&case.point, registry, Path::new("."), seed)?.measures;
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1, all);
+            Ok((case.measure)(&measures))
+        };
+        let estimate = Estimate::of(&(0..count(case)).into_par_iter().map(run).collect::<anyhow::Result<Vec<f64>>>()?);
+        Ok(Verdict {
+            name: case.name.clone(),
+            source: case.source.to_owned(),
+            theory: case.theory,
+            simulated: estimate.mean,
+            error: estimate.standard_error.unwrap_or(f64::NAN),
         })
-        .collect();
-    runs.into_iter().collect()
+    };
+    cases.par_iter().map(verdict).collect()
 }
 
 /// The table of verdicts.

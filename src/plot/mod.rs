@@ -83,7 +83,7 @@ pub struct Bar {
 }
 
 /// One chart.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Panel {
     /// What it shows.
     pub title: String,

@@ -51,6 +51,19 @@ pub enum Event<'a, P> {
         /// What is known of the run.
         measured: Measured,
     },
+    /// An engine answered, and whoever says so knows which dispatch that was: as [`Event::Result`], without a lookup of names.
+    Answer {
+        /// The task of the dispatch.
+        task: TaskKey,
+        /// The attempt of the dispatch.
+        attempt: u32,
+        /// How it went.
+        kind: ReplyKind,
+        /// The answer as it came.
+        payload: P,
+        /// What is known of the run.
+        measured: Measured,
+    },
     /// A dispatch could not be sent: the engine is not (yet) connected.
     SendFailed {
         /// The task of the dispatch.

@@ -49,13 +49,40 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         };
         // The engines that run it are one or two: comparing their names is cheaper than looking this one up among all.
         let (engines, mut runs) = (&self.engines, self.tasks[key].runs.iter());
-        let Some(run) = runs.find(|run| *engines.get(run.engine).uuid == *engine).copied() else {
-            let Some(place) = self.engines.find(engine) else { return self.reject(Reason::NotRunningThere) };
-            return match self.ghosts.take(id, place) {
+        match runs.find(|run| *engines.get(run.engine).uuid == *engine).copied() {
+            Some(run) => self.result_of_run(now, key, &run, kind, payload, measured),
+            None => match self.engines.find(engine).and_then(|place| self.ghosts.take(id, place)) {
                 Some(ghost) => self.result_of_ghost(now, key, ghost, kind, payload, measured),
                 None => self.reject(Reason::NotRunningThere),
-            };
-        };
+            },
+        }
+    }
+
+    /// The answer to a dispatch.
+    pub(super) fn answer(
+        &mut self,
+        now: Time,
+        key: TaskKey,
+        attempt: u32,
+        kind: ReplyKind,
+        payload: P,
+        measured: &Measured,
+    ) {
+        let is_live = self.tasks.contains_key(key);
+        let run = self.tasks.get(key).and_then(|task| task.runs.iter().find(|run| run.attempt == attempt).copied());
+        match run {
+            Some(run) => self.result_of_run(now, key, &run, kind, payload, measured),
+            None => match self.ghosts.take_attempt(key, attempt) {
+                Some(ghost) if is_live => self.result_of_ghost(now, key, ghost, kind, payload, measured),
+                Some(ghost) => self.release_ghost(now, ghost, measured),
+                None if is_live => self.reject(Reason::NotRunningThere),
+                None => self.reject(Reason::AlreadyAnswered),
+            },
+        }
+    }
+
+    /// A task that is in flight has been answered.
+    fn result_of_run(&mut self, now: Time, key: TaskKey, run: &Run, kind: ReplyKind, payload: P, measured: &Measured) {
         let where_ = run.engine;
         let ending = match kind {
             ReplyKind::Ok => Ending::Ok,

@@ -23,40 +23,72 @@ pub(super) struct Ghost {
     pub(super) is_charged: bool,
 }
 
-/// Ghosts by the ids of their tasks.
+/// The ghosts of one task.
 #[derive(Debug, Default)]
-pub(super) struct Ghosts(HashMap<Box<str>, SmallVec<[Ghost; 1]>, FixedState>);
+struct Haunt {
+    id: Box<str>,
+    ghosts: SmallVec<[Ghost; 1]>,
+}
+
+/// Ghosts by task, and the tasks by their ids: most of them have ended and are known nowhere else.
+#[derive(Debug, Default)]
+pub(super) struct Ghosts {
+    by_task: HashMap<TaskKey, Haunt, FixedState>,
+    by_id: HashMap<Box<str>, TaskKey, FixedState>,
+}
 
 impl Ghosts {
     pub(super) fn add(&mut self, id: &str, ghost: Ghost) {
-        self.0.entry(id.into()).or_default().push(ghost);
+        self.by_id.insert(id.into(), ghost.task);
+        self.by_task.entry(ghost.task).or_insert_with(|| Haunt { id: id.into(), ..Haunt::default() }).ghosts.push(ghost);
     }
 
     /// The ghost of a task at an engine, which is none any more.
     pub(super) fn take(&mut self, id: &str, engine: EngineId) -> Option<Ghost> {
-        let list = self.0.get_mut(id)?;
-        let at = list.iter().position(|ghost| ghost.run.engine == engine)?;
-        let ghost = list.remove(at);
-        if list.is_empty() {
-            self.0.remove(id);
+        let task = self.by_id.get(id).copied()?;
+        self.take_where(task, |ghost| ghost.run.engine == engine)
+    }
+
+    /// The ghost of an attempt, which is none any more.
+    pub(super) fn take_attempt(&mut self, task: TaskKey, attempt: u32) -> Option<Ghost> {
+        self.take_where(task, |ghost| ghost.run.attempt == attempt)
+    }
+
+    fn take_where(&mut self, task: TaskKey, is_it: impl Fn(&Ghost) -> bool) -> Option<Ghost> {
+        let haunt = self.by_task.get_mut(&task)?;
+        let at = haunt.ghosts.iter().position(is_it)?;
+        let ghost = haunt.ghosts.remove(at);
+        if haunt.ghosts.is_empty() {
+            self.by_id.remove(&haunt.id);
+            self.by_task.remove(&task);
         }
         Some(ghost)
     }
 
-    /// The ghost of an attempt, which is none any more. O(ghosts).
-    pub(super) fn take_attempt(&mut self, task: TaskKey, attempt: u32) -> Option<Ghost> {
-        let is_it = |ghost: &Ghost| ghost.task == task && ghost.run.attempt == attempt;
-        let (id, engine) =
-            self.0.iter().find_map(|(id, list)| Some((id.clone(), list.iter().find(|ghost| is_it(ghost))?.run.engine)))?;
-        self.take(&id, engine)
+    /// Takes those at an engine, which are none any more. O(ghosts).
+    fn take_all_at(&mut self, engine: EngineId) -> SmallVec<[Ghost; 4]> {
+        let mut gone = SmallVec::new();
+        let by_id = &mut self.by_id;
+        self.by_task.retain(|_, Haunt { id, ghosts }| {
+            ghosts.retain(|ghost| {
+                let here = ghost.run.engine == engine;
+                gone.extend(here.then_some(*ghost));
+                !here
+            });
+            if ghosts.is_empty() {
+                by_id.remove(id);
+            }
+            !ghosts.is_empty()
+        });
+        gone
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &SmallVec<[Ghost; 1]>> {
-        self.0.values()
+        self.by_task.values().map(|haunt| &haunt.ghosts)
     }
 
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut SmallVec<[Ghost; 1]>> {
-        self.0.values_mut()
+        self.by_task.values_mut().map(|haunt| &mut haunt.ghosts)
     }
 }
 
@@ -126,15 +158,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     /// An engine has gone, and its ghosts with it.
     pub(super) fn release_ghosts_of(&mut self, now: Time, engine: EngineId) {
-        let mut gone: SmallVec<[Ghost; 4]> = SmallVec::new();
-        self.ghosts.0.retain(|_, list| {
-            list.retain(|ghost| {
-                let here = ghost.run.engine == engine;
-                gone.extend(here.then_some(*ghost));
-                !here
-            });
-            !list.is_empty()
-        });
+        let mut gone = self.ghosts.take_all_at(engine);
         gone.sort_unstable_by_key(|ghost| ghost.run.dispatch);
         for ghost in gone {
             if self.tasks.contains_key(ghost.task) {

@@ -180,6 +180,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             Event::EngineDraining { uuid, draining } => self.engine_draining(now, uuid, draining),
             Event::Submit { id, spec, payload, bytes } => self.submit(now, id, spec, payload, bytes),
             Event::Result { id, engine, kind, payload, measured } => self.result(now, id, engine, kind, payload, &measured),
+            Event::Answer { task, attempt, kind, payload, measured } => self.answer(now, task, attempt, kind, payload, &measured),
             Event::AbortNoted { id, engine } => self.abort_noted(now, id, engine),
             Event::SendFailed { task, attempt } => self.send_failed(now, task, attempt),
             Event::Cancel { id } => match self.find(id) {

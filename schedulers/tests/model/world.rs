@@ -251,6 +251,7 @@ impl World {
     fn answer_one(&mut self, id: &str, engine: &str, kind: ReplyKind) -> Result<(), String> {
         let answer = self.answers.len() as u64;
         self.answers.push(id.to_owned());
+        let sent = self.open.get(id).cloned().flatten().filter(|sent| sent.0 == engine);
         // Whatever comes of it, it is no longer there: answered, waiting again, or lost before.
         if let Some(sent) = self.open.get_mut(id).filter(|sent| sent.as_ref().is_some_and(|sent| sent.0 == engine)) {
             *sent = None;
@@ -261,7 +262,12 @@ impl World {
         let payload = Payload::Answer(answer);
         let run = (!answer.is_multiple_of(3)).then(|| Duration::from_millis(answer % 50));
         let measured = Measured { run, bytes: answer * 50 };
-        self.machine.handle(self.now, Event::Result { id, engine, kind, payload, measured });
+        // Half of those that answer what they were asked do so by its name, and half by its number.
+        let event = match sent {
+            Some((_, task, attempt)) if answer.is_multiple_of(2) => Event::Answer { task, attempt, kind, payload, measured },
+            _ => Event::Result { id, engine, kind, payload, measured },
+        };
+        self.machine.handle(self.now, event);
         self.settle(format!("answer {id} from {engine}: {kind:?}"))
     }
 

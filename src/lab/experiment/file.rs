@@ -284,11 +284,11 @@ mod tests {
     #[test]
     fn factors_are_crossed_behind_their_references() {
         let experiment = Experiment::parse(FILE, Path::new(".")).unwrap();
-        assert_eq!(experiment.points().len(), 2 * 4 + 4);
+        assert_eq!(experiment.points().len(), 2 * 5 + 4);
         let load = experiment.factors().iter().position(|factor| factor == "load").unwrap();
-        assert!(experiment.points()[..8].iter().all(|point| point.reference().is_some()));
-        assert_eq!(experiment.levels(11)[load], "0.9");
-        assert_eq!((experiment.points()[11].engines, experiment.points()[11].load), (4, 0.9));
+        assert!(experiment.points()[..10].iter().all(|point| point.reference().is_some()));
+        assert_eq!(experiment.levels(13)[load], "0.9");
+        assert_eq!((experiment.points()[13].engines, experiment.points()[13].load), (4, 0.9));
         let again = Experiment::parse(&experiment.to_toml(), Path::new(".")).unwrap();
         assert_eq!(again.points(), experiment.points());
     }

@@ -55,7 +55,7 @@ fn one() -> f64 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Point {
-    /// Which engine gets a task; `~one-queue`, `~srpt`, `~ps`, `~las`, `~list` and `~heft` are references that nothing live can be.
+    /// Which engine gets a task; `~one-queue`, `~srpt`, `~gittins`, `~ps`, `~las`, `~list` and `~heft` are references that nothing live can be.
     pub placement: String,
     /// Which task goes next.
     pub order: String,

@@ -1,7 +1,7 @@
 //! Runs of points: one run, and all runs of an experiment on as many threads as there are cores.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, bail};
@@ -14,7 +14,7 @@ use super::store::Store;
 use crate::lab::draw::Dist;
 use crate::lab::graph::{Costs, Dag, Rule, cpop, heft, list_schedule, peft};
 use crate::lab::measure::{Collector, METRICS, Measures};
-use crate::lab::reference::{Discipline, run_discipline};
+use crate::lab::reference::{Discipline, Index, run_discipline, run_gittins};
 use crate::lab::workload::{ArrivalKind, Closed, Graphs, Playback, Stream};
 use crate::lab::world::{Ended, Source, Totals, World};
 use crate::load::{Live, run_live};
@@ -50,6 +50,9 @@ pub struct Detail {
     pub tail: Vec<(f64, f64)>,
     /// Time at work of each engine, as a share of the run.
     pub busy: Vec<f64>,
+    /// Mean slowdowns by client, if there are several.
+    #[serde(default)]
+    pub clients: Vec<(u64, f64)>,
     /// Of one graph that is not too large: engine, start and end in seconds of each task.
     #[serde(default)]
     pub gantt: Vec<(u32, f64, f64)>,
@@ -61,7 +64,7 @@ pub struct Detail {
 /// If something in the point is not as it must be, or tasks are left that nothing would ever end.
 pub fn run_point(point: &Point, registry: &Registry, folder: &Path, seed: u64) -> anyhow::Result<Outcome> {
     match source_of(point, folder, seed)? {
-        Work::Tasks(source, tasks) => run_tasks(point, registry, source, tasks, seed),
+        Work::Tasks(source, tasks) => run_tasks(point, registry, folder, source, tasks, seed),
         Work::Graphs(source, dags) => run_graphs(point, registry, &dags, *source, seed),
     }
 }
@@ -165,24 +168,48 @@ fn finished(outcome: Outcome) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-fn run_tasks(point: &Point, registry: &Registry, mut source: impl Source, tasks: u64, seed: u64) -> anyhow::Result<Outcome> {
+fn run_tasks(
+    point: &Point,
+    registry: &Registry,
+    folder: &Path,
+    mut source: impl Source,
+    tasks: u64,
+    seed: u64,
+) -> anyhow::Result<Outcome> {
     let mut collector = Collector::new((tasks as f64 * point.warmup) as u64);
     let watch = |ended: &Ended| collector.see(ended);
     let totals = match point.reference() {
         Some(name) => {
-            let discipline = Discipline::ALL.into_iter().find(|discipline| discipline.name() == name);
-            let discipline = discipline.with_context(|| {
-                let known = Discipline::ALL.map(|discipline| format!("~{}", discipline.name()));
-                format!("~{name} is no reference for tasks: there are {}", known.join(", "))
-            })?;
             if point.engine_speeds(seed)?.iter().any(|speed| *speed != 1.0) {
                 bail!("~{name} is for engines of equal speed");
             }
-            run_discipline(discipline, point.engines, &mut source, watch)
+            match Discipline::ALL.into_iter().find(|discipline| discipline.name() == name) {
+                Some(discipline) => run_discipline(discipline, point.engines, &mut source, watch),
+                None if name == "gittins" => {
+                    run_gittins(&Index::of(sizes_ns(point, folder, seed)?), point.engines, &mut source, watch)
+                }
+                None => {
+                    let known = Discipline::ALL.map(|discipline| format!("~{}", discipline.name()));
+                    bail!("~{name} is no reference for tasks: there are {}, ~gittins", known.join(", "))
+                }
+            }
         }
         None => world(point, registry, seed)?.run(&mut source, watch),
     };
     finished(Outcome { measures: collector.measures(&totals, None), totals, gantt: Vec::new() })
+}
+
+/// Sizes of the kind that a point's tasks have, but not of those tasks: what is known of them before they come.
+fn sizes_ns(point: &Point, folder: &Path, seed: u64) -> anyhow::Result<Vec<u64>> {
+    const ENOUGH: u64 = 200_000;
+    let others = Point { tasks: ENOUGH, ..point.clone() };
+    let Work::Tasks(mut source, _) = source_of(&others, folder, Rng::stream(seed, "sizes known").next_u64())? else {
+        bail!("~gittins is for independent tasks")
+    };
+    if point.workload == Workload::Closed {
+        bail!("~gittins is for open arrivals");
+    }
+    Ok(std::iter::from_fn(|| source.next_at().map(|_| source.take().work_ns.max(1))).collect())
 }
 
 fn world(point: &Point, registry: &Registry, seed: u64) -> anyhow::Result<World<Box<dyn pointsman_policies::Scheme>>> {
@@ -280,6 +307,8 @@ fn seed_of(seed: u64, replication: u32) -> u64 {
 ///
 /// With `live_unit_s` the runs are live, one after the other, each second of them that long; references are left out.
 ///
+/// Returns how many decisions policies made: tasks sent to engines, each attempt counted.
+///
 /// # Errors
 /// If a point is not as it must be, naming it, or the store can not be written.
 pub fn run_experiment(
@@ -289,7 +318,8 @@ pub fn run_experiment(
     live_unit_s: Option<f64>,
     stop: &AtomicBool,
     progress: &(impl Fn(u64, u64) + Sync),
-) -> anyhow::Result<()> {
+) -> anyhow::Result<u64> {
+    let decisions = AtomicU64::new(0);
     let points = experiment.points();
     let folder = experiment.folder();
     let mut done = store.rows().len() as u64;
@@ -303,7 +333,8 @@ pub fn run_experiment(
             .filter(|&(at, replication)| !store.has(at, replication))
             .collect();
         if missing.is_empty() {
-            return store.finish();
+            store.finish()?;
+            return Ok(decisions.into_inner());
         }
         let needed = done + missing.len() as u64;
         progress(done, needed);
@@ -318,6 +349,7 @@ pub fn run_experiment(
                 None => run_point(&points[at], registry, folder, seed),
             };
             let outcome = outcome.with_context(|| format!("point {} ({})", at + 1, experiment.describe(at)))?;
+            decisions.fetch_add(outcome.totals.counters.dispatched, Ordering::Relaxed);
             let figures = METRICS.iter().map(|metric| (metric.of)(&outcome.measures)).collect();
             let length_s = outcome.totals.end_ns as f64 / 1e9;
             let busy = outcome.measures.busy_s.iter().map(|busy_s| busy_s / length_s).collect();
@@ -325,6 +357,7 @@ pub fn run_experiment(
                 point: at,
                 tail: outcome.measures.tail.clone(),
                 busy,
+                clients: several(&outcome.measures.by_client),
                 gantt: outcome.gantt.clone(),
             });
             // A thread that died has left whole rows.
@@ -339,6 +372,11 @@ pub fn run_experiment(
             None => missing.par_iter().try_for_each(run)?,
         }
     }
+}
+
+/// What is worth a chart: more than one, and no more than can be told apart.
+fn several(means: &[(u64, f64)]) -> Vec<(u64, f64)> {
+    if (2..=200).contains(&means.len()) { means.to_vec() } else { Vec::new() }
 }
 
 /// How many replications of a point are needed, as far as is known.

@@ -36,15 +36,15 @@ impl Discipline {
 
 /// A task in the system.
 #[derive(Clone, Copy, Debug)]
-struct Present {
-    number: u64,
+pub(super) struct Present {
+    pub(super) number: u64,
     client: u32,
     class: u64,
     at_ns: u64,
-    work_ns: u64,
-    started_ns: u64,
-    /// Work left, and had, in nanoseconds.
-    left: f64,
+    pub(super) work_ns: u64,
+    pub(super) started_ns: u64,
+    /// Work left, in nanoseconds.
+    pub(super) left: f64,
 }
 
 /// Runs a source under a discipline on so many engines; `watch` sees each end.
@@ -59,7 +59,7 @@ pub fn run(discipline: Discipline, engines: usize, source: &mut impl Source, mut
     totals
 }
 
-fn arrive(source: &mut impl Source, number: u64) -> Present {
+pub(super) fn arrive(source: &mut impl Source, number: u64) -> Present {
     let job = source.take();
     let work_ns = job.work_ns.max(1);
     Present {
@@ -73,7 +73,13 @@ fn arrive(source: &mut impl Source, number: u64) -> Present {
     }
 }
 
-fn end(present: &Present, now_ns: u64, totals: &mut Totals, source: &mut impl Source, watch: &mut impl FnMut(&Ended)) {
+pub(super) fn end(
+    present: &Present,
+    now_ns: u64,
+    totals: &mut Totals,
+    source: &mut impl Source,
+    watch: &mut impl FnMut(&Ended),
+) {
     totals.ended += 1;
     totals.end_ns = now_ns;
     totals.busy_ns[0] += present.work_ns;

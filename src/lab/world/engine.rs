@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use pointsman_policies::Rng;
+use pointsman_schedulers::task::TaskKey;
 
 use crate::lab::draw::Dist;
 
@@ -48,15 +49,24 @@ pub struct Failures {
 pub(super) struct Flight {
     /// Its place among the tasks in the system; another task may have it by then if this is a second copy.
     pub(super) slot: u32,
-    pub(super) number: u64,
     pub(super) dispatcher: u32,
+    pub(super) number: u64,
+    /// What its scheduler calls this dispatch.
+    pub(super) task: TaskKey,
+    pub(super) attempt: u32,
+    pub(super) outcome: FlightOutcome,
     pub(super) work_ns: u64,
     /// How long its inputs take to come.
     pub(super) fetch_ns: u64,
+}
+
+/// A run that is over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Landed {
+    pub(super) flight: Flight,
     pub(super) started_ns: u64,
     /// How long it ran.
     pub(super) ran_ns: u64,
-    pub(super) outcome: FlightOutcome,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +87,7 @@ pub(super) enum Order {
 /// What an engine says to a scheduler.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Word {
-    Answer(Flight),
+    Answer(Landed),
     Noted { number: u64, dispatcher: u32 },
 }
 
@@ -85,26 +95,33 @@ pub(super) enum Word {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AtWork {
     pub(super) flight: Flight,
+    started_ns: u64,
     /// Work left when the speed last changed, and when that was.
     left_ns: f64,
     since_ns: u64,
 }
 
-/// An engine at some moment.
+/// An engine at some moment: what each of its tasks touches. With many engines this is what fits into a processor's caches, or does not.
 #[derive(Debug)]
 pub(super) struct Engine {
+    pub(super) at_work: Option<AtWork>,
+    pub(super) queue: VecDeque<Flight>,
+    /// Work done in a second, at present.
+    rate: f64,
+    pub(super) busy_ns: u64,
+    /// Counts what it began, so that a moment foreseen before the speed changed is recognised.
+    pub(super) epoch: u32,
+    pub(super) is_alive: bool,
+    pub(super) rest: Box<Rest>,
+}
+
+/// The rest of an engine.
+#[derive(Debug)]
+pub(super) struct Rest {
     pub(super) model: EngineModel,
     /// Its name; each life has another.
     pub(super) uuid: String,
-    pub(super) life: u32,
-    pub(super) is_alive: bool,
-    /// Share of its speed that it has now.
-    pub(super) factor: f64,
-    pub(super) queue: VecDeque<Flight>,
-    pub(super) at_work: Option<AtWork>,
-    /// Counts what it began, so that a moment foreseen before the speed changed is recognised.
-    pub(super) epoch: u32,
-    pub(super) busy_ns: u64,
+    life: u32,
     /// Messages under way to it and from it, in order and with the moments at which they arrive, and the last such moment of each.
     pub(super) orders: VecDeque<(u64, Order)>,
     pub(super) words: VecDeque<(u64, Word)>,
@@ -118,26 +135,24 @@ pub(super) struct Engine {
 impl Engine {
     pub(super) fn new(index: usize, model: EngineModel, fate: Rng) -> Engine {
         Engine {
-            model,
-            uuid: name(index, 0),
-            life: 0,
-            is_alive: true,
-            factor: 1.0,
-            queue: VecDeque::new(),
             at_work: None,
-            epoch: 0,
+            queue: VecDeque::new(),
+            rate: model.speed,
             busy_ns: 0,
-            orders: VecDeque::new(),
-            words: VecDeque::new(),
-            last_order_ns: 0,
-            last_word_ns: 0,
-            is_slow: false,
-            fate,
+            epoch: 0,
+            is_alive: true,
+            rest: Box::new(Rest {
+                model,
+                uuid: name(index, 0),
+                life: 0,
+                orders: VecDeque::new(),
+                words: VecDeque::new(),
+                last_order_ns: 0,
+                last_word_ns: 0,
+                is_slow: false,
+                fate,
+            }),
         }
-    }
-
-    fn rate(&self) -> f64 {
-        self.model.speed * self.factor
     }
 
     /// Begins what is next in its queue; when that will be done, unless the speed changes.
@@ -145,12 +160,11 @@ impl Engine {
         if self.at_work.is_some() || !self.is_alive {
             return None;
         }
-        let mut flight = self.queue.pop_front()?;
-        flight.started_ns = now_ns;
+        let flight = self.queue.pop_front()?;
         // What was to be dropped takes no time.
         let dropped = flight.outcome == FlightOutcome::Aborted;
         let (left_ns, begins_ns) = if dropped { (0.0, now_ns) } else { (flight.work_ns as f64, now_ns + flight.fetch_ns) };
-        self.at_work = Some(AtWork { flight, left_ns, since_ns: begins_ns });
+        self.at_work = Some(AtWork { flight, started_ns: now_ns, left_ns, since_ns: begins_ns });
         Some(self.foresee(begins_ns))
     }
 
@@ -158,27 +172,27 @@ impl Engine {
     fn foresee(&mut self, now_ns: u64) -> u64 {
         self.epoch = self.epoch.wrapping_add(1);
         let left_ns = self.at_work.map_or(0.0, |at| at.left_ns);
-        let rate = self.rate();
+        let rate = self.rate;
         now_ns + if rate == 1.0 { left_ns as u64 } else { (left_ns / rate).ceil() as u64 }
     }
 
     /// Ends what it is at.
-    pub(super) fn finish(&mut self, now_ns: u64) -> Option<Flight> {
-        let mut flight = self.at_work.take()?.flight;
-        flight.ran_ns = now_ns - flight.started_ns;
-        self.busy_ns += flight.ran_ns;
-        Some(flight)
+    pub(super) fn finish(&mut self, now_ns: u64) -> Option<Landed> {
+        let AtWork { flight, started_ns, .. } = self.at_work.take()?;
+        let ran_ns = now_ns - started_ns;
+        self.busy_ns += ran_ns;
+        Some(Landed { flight, started_ns, ran_ns })
     }
 
-    /// Changes its speed; when what it is at will be done now.
+    /// Changes its speed to a share of its own; when what it is at will be done now.
     pub(super) fn set_factor(&mut self, now_ns: u64, factor: f64) -> Option<u64> {
-        let rate = self.rate();
+        let rate = self.rate;
         if let Some(at) = &mut self.at_work {
             // Still fetching, it has done nothing yet.
             at.left_ns = (at.left_ns - now_ns.saturating_sub(at.since_ns) as f64 * rate).max(0.0);
             at.since_ns = at.since_ns.max(now_ns);
         }
-        self.factor = factor;
+        self.rate = self.rest.model.speed * factor;
         let since_ns = self.at_work?.since_ns;
         Some(self.foresee(since_ns))
     }
@@ -187,17 +201,17 @@ impl Engine {
     pub(super) fn die(&mut self, now_ns: u64) -> u64 {
         self.is_alive = false;
         self.queue.clear();
-        self.orders.clear();
+        self.rest.orders.clear();
         self.epoch = self.epoch.wrapping_add(1);
-        let wasted = self.at_work.take().map_or(0, |at| now_ns - at.flight.started_ns);
+        let wasted = self.at_work.take().map_or(0, |at| now_ns - at.started_ns);
         self.busy_ns += wasted;
         wasted
     }
 
     /// Another takes its place, under another name.
     pub(super) fn be_born(&mut self, index: usize) {
-        self.life += 1;
-        self.uuid = name(index, self.life);
+        self.rest.life += 1;
+        self.rest.uuid = name(index, self.rest.life);
         self.is_alive = true;
     }
 

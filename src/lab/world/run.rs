@@ -1,6 +1,5 @@
 //! The turning of the crank: each happening is given to the machine that it concerns, and what that answers becomes happenings.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use pointsman_policies::{Admission, Order as TaskOrder, Rebalance, Rng, Scheme, TaskFacts, Time};
@@ -8,9 +7,7 @@ use pointsman_schedulers::task::{
     Action, Counters, Dependency, Event, Limits, Measured, PolicyChange, ReplyKind, TaskScheduler, TaskSpec,
 };
 
-use smallvec::SmallVec;
-
-use super::engine::{Engine, Flight, FlightOutcome, Order, Word};
+use super::engine::{Engine, Flight, FlightOutcome, Landed, Order, Word};
 use super::heap::{Happening, Heap};
 use super::{Ended, Job, Setup, Source};
 
@@ -49,7 +46,7 @@ pub struct Totals {
     pub most_live: usize,
 }
 
-/// A task in the system.
+/// A task in the system: what every task needs, in one line of a processor's cache.
 #[derive(Clone, Debug, Default)]
 struct Slot {
     number: u64,
@@ -59,15 +56,19 @@ struct Slot {
     class: u64,
     client: u32,
     dispatcher: u32,
-    engine: Option<u32>,
+    /// Where it ran, or [`NOWHERE`].
+    engine: u32,
     ok: bool,
     /// Its scheduler is done with it.
     is_answered: bool,
-    /// Numbers of the jobs whose results it needs, while transfers take time.
-    inputs: SmallVec<[u64; 2]>,
-    result_bytes: u64,
-    /// What is yet to be submitted.
+    /// The whole of it, if it is still under way, or if it or its result has a size.
     job: Option<Box<Job>>,
+}
+
+impl Slot {
+    fn result_bytes(&self) -> u64 {
+        self.job.as_ref().map_or(0, |job| job.result_bytes)
+    }
 }
 
 struct Dispatcher<S> {
@@ -99,14 +100,15 @@ pub struct World<S> {
     answered: Vec<u32>,
     /// Where each result is and how large, by the number of its job, while transfers take time.
     places: Vec<(u32, u64)>,
-    id: Vec<u8>,
+    id: String,
 }
 
 /// Writes the id of a job: of the shape that the scheduler's ledger keeps in four bytes.
-fn spell(number: u64, id: &mut Vec<u8>) -> &str {
+fn spell(number: u64, id: &mut String) -> &str {
     id.clear();
-    let _ = write!(id, "t_{number}"); // memory takes everything
-    std::str::from_utf8(id).unwrap_or_default()
+    id.push_str("t_");
+    id.push_str(itoa::Buffer::new().format(number));
+    id
 }
 
 fn number_of(id: &str) -> u64 {
@@ -141,7 +143,7 @@ impl<S: Scheme> World<S> {
             totals: Totals::default(),
             answered: Vec::new(),
             places: Vec::new(),
-            id: Vec::new(),
+            id: String::new(),
             setup,
         };
         assert!(!world.dispatchers.is_empty(), "a world needs policies for a scheduler");
@@ -254,11 +256,9 @@ impl<S: Scheme> World<S> {
             class: job.class,
             client: job.client,
             dispatcher: dispatcher as u32,
-            engine: None,
+            engine: NOWHERE,
             ok: false,
             is_answered: false,
-            inputs: SmallVec::new(),
-            result_bytes: job.result_bytes,
             job: None,
         };
         let at = match self.free.pop() {
@@ -293,8 +293,8 @@ impl<S: Scheme> World<S> {
         if !job.after.is_empty() {
             spec.after = Dependency::on(job.after.iter().map(|number| format!("t_{number}")));
         }
-        if self.setup.bandwidth_bytes_per_s.is_some() {
-            self.slots[at as usize].inputs = job.after;
+        if job.result_bytes > 0 || self.setup.bandwidth_bytes_per_s.is_some() {
+            self.slots[at as usize].job = Some(Box::new(job));
         }
         let (now, slot) = (self.now(), &self.slots[at as usize]);
         let dispatcher = slot.dispatcher as usize;
@@ -307,17 +307,17 @@ impl<S: Scheme> World<S> {
     fn act(&mut self, dispatcher: usize) {
         while let Some(action) = self.dispatchers[dispatcher].machine.poll_action() {
             match action {
-                Action::Dispatch { engine, payload, .. } => {
-                    let task = &self.slots[payload as usize];
+                Action::Dispatch { engine, payload, task, attempt } => {
+                    let Slot { number, work_ns, .. } = self.slots[payload as usize];
                     let flight = Flight {
                         slot: payload,
-                        number: task.number,
                         dispatcher: dispatcher as u32,
-                        work_ns: task.work_ns,
-                        fetch_ns: 0,
-                        started_ns: 0,
-                        ran_ns: 0,
+                        number,
+                        task,
+                        attempt,
                         outcome: FlightOutcome::Ok,
+                        work_ns,
+                        fetch_ns: 0,
                     };
                     let index = self.dispatchers[dispatcher].engine_of[engine.number() as usize];
                     self.tell_engine(index, Order::Run(flight));
@@ -365,7 +365,7 @@ impl<S: Scheme> World<S> {
             started_ns: slot.started_ns,
             ended_ns: self.now_ns,
             work_ns: slot.work_ns,
-            engine: slot.engine,
+            engine: (slot.engine != NOWHERE).then_some(slot.engine),
             ok: slot.ok,
         };
         self.slots[at as usize].number = NOBODY;
@@ -381,7 +381,7 @@ impl<S: Scheme> World<S> {
 impl<S: Scheme> World<S> {
     /// Schedulers hear of an engine.
     fn announce(&mut self, index: usize) {
-        let (now, uuid) = (self.now(), self.engines[index].uuid.clone());
+        let (now, uuid) = (self.now(), self.engines[index].rest.uuid.clone());
         for at in 0..self.dispatchers.len() {
             // A machine numbers engines in the order in which it hears of them; each life has a name of its own.
             self.dispatchers[at].engine_of.push(index as u32);
@@ -395,7 +395,7 @@ impl<S: Scheme> World<S> {
             return self.obey(index as usize, order);
         }
         let delay_ns = self.setup.engine_link.draw_ns(&mut self.links);
-        let engine = &mut self.engines[index as usize];
+        let engine = &mut self.engines[index as usize].rest;
         let arrives = (self.now_ns + delay_ns).max(engine.last_order_ns);
         engine.last_order_ns = arrives;
         engine.orders.push_back((arrives, order));
@@ -428,7 +428,8 @@ impl<S: Scheme> World<S> {
             let (engine, bytes) = self.places.get(*number as usize).copied().unwrap_or_default();
             if engine == index as u32 { 0 } else { bytes }
         };
-        let bytes: u64 = self.slots[slot as usize].inputs.iter().map(elsewhere).sum();
+        let inputs = self.slots[slot as usize].job.iter().flat_map(|job| &job.after);
+        let bytes: u64 = inputs.map(elsewhere).sum();
         to_ns(bytes as f64 / bytes_per_s)
     }
 
@@ -440,13 +441,14 @@ impl<S: Scheme> World<S> {
     }
 
     fn done(&mut self, index: usize) {
-        let Some(mut flight) = self.engines[index].finish(self.now_ns) else { return };
-        if flight.outcome == FlightOutcome::Ok && self.setup.failing > 0.0 && self.luck.unit() < self.setup.failing {
-            flight.outcome = FlightOutcome::Failed;
-            self.totals.wasted_ns += flight.ran_ns;
+        let Some(mut landed) = self.engines[index].finish(self.now_ns) else { return };
+        let outcome = &mut landed.flight.outcome;
+        if *outcome == FlightOutcome::Ok && self.setup.failing > 0.0 && self.luck.unit() < self.setup.failing {
+            *outcome = FlightOutcome::Failed;
+            self.totals.wasted_ns += landed.ran_ns;
         }
         self.begin(index);
-        self.tell_scheduler(index, Word::Answer(flight));
+        self.tell_scheduler(index, Word::Answer(landed));
     }
 
     fn tell_scheduler(&mut self, index: usize, word: Word) {
@@ -454,7 +456,7 @@ impl<S: Scheme> World<S> {
             return self.hear(index, word);
         }
         let delay_ns = self.setup.engine_link.draw_ns(&mut self.links);
-        let engine = &mut self.engines[index];
+        let engine = &mut self.engines[index].rest;
         let arrives = (self.now_ns + delay_ns).max(engine.last_word_ns);
         engine.last_word_ns = arrives;
         engine.words.push_back((arrives, word));
@@ -462,23 +464,23 @@ impl<S: Scheme> World<S> {
     }
 
     fn hear(&mut self, index: usize, word: Word) {
-        let (now, engine) = (self.now(), &self.engines[index].uuid);
+        let now = self.now();
         let dispatcher = match word {
             Word::Noted { number, dispatcher } => {
-                let id = spell(number, &mut self.id);
+                let (id, engine) = (spell(number, &mut self.id), &self.engines[index].rest.uuid);
                 self.dispatchers[dispatcher as usize].machine.handle(now, Event::AbortNoted { id, engine });
                 dispatcher
             }
-            Word::Answer(flight) => {
+            Word::Answer(Landed { flight, started_ns, ran_ns }) => {
                 let kind = match flight.outcome {
                     FlightOutcome::Ok => ReplyKind::Ok,
                     FlightOutcome::Failed => ReplyKind::Failed,
                     FlightOutcome::Aborted => ReplyKind::Aborted,
                 };
                 let slot = &mut self.slots[flight.slot as usize];
-                let bytes = slot.result_bytes;
+                let bytes = slot.result_bytes();
                 if slot.number == flight.number && !slot.is_answered {
-                    (slot.started_ns, slot.engine, slot.ok) = (flight.started_ns, Some(index as u32), kind == ReplyKind::Ok);
+                    (slot.started_ns, slot.engine, slot.ok) = (started_ns, index as u32, kind == ReplyKind::Ok);
                     if self.setup.bandwidth_bytes_per_s.is_some() {
                         let at = flight.number as usize;
                         if self.places.len() <= at {
@@ -487,12 +489,12 @@ impl<S: Scheme> World<S> {
                         self.places[at] = (index as u32, bytes);
                     }
                 } else {
-                    self.totals.wasted_ns += flight.ran_ns; // it was answered elsewhere
+                    self.totals.wasted_ns += ran_ns; // it was answered elsewhere
                 }
-                let id = spell(flight.number, &mut self.id);
-                let measured = Measured { run: Some(Duration::from_nanos(flight.ran_ns)), bytes };
-                let result = Event::Result { id, engine, kind, payload: flight.slot, measured };
-                self.dispatchers[flight.dispatcher as usize].machine.handle(now, result);
+                let measured = Measured { run: Some(Duration::from_nanos(ran_ns)), bytes };
+                let Flight { task, attempt, slot: payload, .. } = flight;
+                let answer = Event::Answer { task, attempt, kind, payload, measured };
+                self.dispatchers[flight.dispatcher as usize].machine.handle(now, answer);
                 flight.dispatcher
             }
         };
@@ -500,7 +502,7 @@ impl<S: Scheme> World<S> {
     }
 
     fn foresee_death(&mut self, index: usize) {
-        let engine = &mut self.engines[index];
+        let engine = &mut self.engines[index].rest;
         if let Some(failures) = &engine.model.failures {
             let at_ns = self.now_ns + to_ns(failures.lives.draw(&mut engine.fate));
             self.heap.push(at_ns, Happening::Death { engine: index as u32 });
@@ -508,17 +510,17 @@ impl<S: Scheme> World<S> {
     }
 
     fn die(&mut self, index: usize) {
-        let engine = &mut self.engines[index];
-        let Some(failures) = &engine.model.failures else { return };
-        let repair_ns = to_ns(failures.repair.draw(&mut engine.fate));
-        self.totals.wasted_ns += engine.die(self.now_ns);
+        let rest = &mut self.engines[index].rest;
+        let Some(failures) = &rest.model.failures else { return };
+        let repair_ns = to_ns(failures.repair.draw(&mut rest.fate));
+        self.totals.wasted_ns += self.engines[index].die(self.now_ns);
         let detected_ns = self.now_ns + to_ns(self.setup.detect_s);
         self.heap.push(detected_ns, Happening::Missed { engine: index as u32 });
         self.heap.push(detected_ns.max(self.now_ns + repair_ns), Happening::Birth { engine: index as u32 });
     }
 
     fn miss(&mut self, index: usize) {
-        let (now, uuid) = (self.now(), self.engines[index].uuid.clone());
+        let (now, uuid) = (self.now(), self.engines[index].rest.uuid.clone());
         for at in 0..self.dispatchers.len() {
             self.dispatchers[at].machine.handle(now, Event::EngineDown { uuid: &uuid });
             self.act(at);
@@ -526,7 +528,7 @@ impl<S: Scheme> World<S> {
     }
 
     fn foresee_slowdown(&mut self, index: usize) {
-        let engine = &mut self.engines[index];
+        let engine = &mut self.engines[index].rest;
         if let Some(slowdowns) = &engine.model.slowdowns {
             let length = if engine.is_slow { &slowdowns.lasts } else { &slowdowns.every };
             let at_ns = self.now_ns + to_ns(length.draw(&mut engine.fate));
@@ -536,10 +538,11 @@ impl<S: Scheme> World<S> {
 
     fn change_speed(&mut self, index: usize) {
         let engine = &mut self.engines[index];
-        let Some(slowdowns) = &engine.model.slowdowns else { return };
-        engine.is_slow = !engine.is_slow;
+        let rest = &mut *engine.rest;
+        let Some(slowdowns) = &rest.model.slowdowns else { return };
+        rest.is_slow = !rest.is_slow;
         // Nothing comes to a standstill: what never ends is a death.
-        let factor = if engine.is_slow { slowdowns.factor.draw(&mut engine.fate).max(1e-3) } else { 1.0 };
+        let factor = if rest.is_slow { slowdowns.factor.draw(&mut rest.fate).max(1e-3) } else { 1.0 };
         if let Some(at_ns) = engine.set_factor(self.now_ns, factor) {
             let epoch = engine.epoch;
             self.heap.push(at_ns, Happening::Done { engine: index as u32, epoch });
@@ -556,14 +559,14 @@ impl<S: Scheme> World<S> {
             }
             Happening::AtEngine { engine } => {
                 // What was under way to an engine that died is no longer there.
-                let due = &mut self.engines[engine as usize].orders;
+                let due = &mut self.engines[engine as usize].rest.orders;
                 let due = due.front().is_some_and(|(at, _)| *at <= self.now_ns).then(|| due.pop_front()).flatten();
                 if let Some((_, order)) = due {
                     self.obey(engine as usize, order);
                 }
             }
             Happening::AtScheduler { engine } => {
-                let due = &mut self.engines[engine as usize].words;
+                let due = &mut self.engines[engine as usize].rest.words;
                 let due = due.front().is_some_and(|(at, _)| *at <= self.now_ns).then(|| due.pop_front()).flatten();
                 if let Some((_, word)) = due {
                     self.hear(engine as usize, word);
@@ -600,6 +603,9 @@ impl<S: Scheme> World<S> {
 
 /// How often a scheduler is given time to think about what was submitted at once: enough for a graph of millions of tasks, and never for ever.
 const MOST_THOUGHTS: usize = 100_000;
+
+/// No engine.
+const NOWHERE: u32 = u32::MAX;
 
 /// The number of no job: its slot is free.
 const NOBODY: u64 = u64::MAX;
