@@ -19,7 +19,7 @@ impl Date {
         self.0
     }
 
-    /// Reads `Z`, `±HH:MM` and `±HHMM` zones with up to nine decimals; without a zone the date counts as UTC, since a controller can not
+    /// Reads a date and a time with a `T` or a blank between them (SQLite's files have either), `Z`, `±HH:MM` and `±HHMM` zones with up to nine decimals; without a zone the date counts as UTC, since a controller can not
     /// know the writer's. Anything else is `None`.
     pub fn parse(text: &str) -> Option<Date> {
         // A bare date or number is not a moment; cheap test before the parser.
@@ -64,7 +64,13 @@ mod tests {
         let text = "2026-11-21T03:01:46.239356Z";
         let date = Date::parse(text).unwrap();
         assert_eq!(date.to_string(), text);
-        for same in ["2026-11-21T04:01:46.239356+01:00", "2026-11-21T04:01:46.239356+0100", "2026-11-21T03:01:46.239356"] {
+        for same in [
+            "2026-11-21T04:01:46.239356+01:00",
+            "2026-11-21T04:01:46.239356+0100",
+            "2026-11-21T03:01:46.239356",
+            "2026-11-21 03:01:46.239356",
+            "2026-11-21 03:01:46.2393560",
+        ] {
             assert_eq!(Date::parse(same), Some(date), "{same}");
         }
         assert_eq!(Date::from_unix_us(1_000_000).to_string(), "1970-01-01T00:00:01Z");

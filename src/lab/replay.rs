@@ -65,8 +65,7 @@ pub struct Overheads {
 }
 
 fn moment_ns(text: &str) -> Option<i64> {
-    // SQLite has them as Python's isoformat writes them: a blank or a T between date and time.
-    Date::parse(&text.replacen(' ', "T", 1)).map(|date| date.as_unix_us() * 1000)
+    Date::parse(text).map(|date| date.as_unix_us() * 1000)
 }
 
 impl Recording {

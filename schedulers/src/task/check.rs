@@ -72,14 +72,14 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         if self.ledger.get(&task.id) != 0 {
             return Err("live and recorded as ended".into());
         }
-        if task.deadline.is_some_and(|at| !self.deadlines.contains(&(at, key))) {
+        if task.rest.deadline.is_some_and(|at| !self.deadlines.contains(&(at, key))) {
             return Err("its deadline is not watched".into());
         }
         let waits = task.state != State::Running;
         if waits != task.runs.is_empty() {
             return Err(format!("{} runs, state {:?}", task.runs.len(), task.state));
         }
-        if waits && task.timeout.is_some() && task.deadline.is_none() {
+        if waits && task.rest.timeout.is_some() && task.rest.deadline.is_none() {
             return Err("waits without its deadline".into());
         }
         if waits && task.dependencies_met() == (task.state == State::Blocked) {
@@ -87,7 +87,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         }
         if waits
             && task.last_failure.is_none()
-            && (task.is_bound(self.soft_follow) || task.after.unreachable())
+            && (task.is_bound(self.soft_follow) || task.rest.after.unreachable())
             && self.is_hopeless(task)
         {
             return Err("waits for what can not happen".into());
@@ -99,7 +99,9 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             State::Ready if !queued(Box::new(self.ready.iter())) => return Err("ready and not queued".into()),
             State::Parked => {
                 for engine in task.allowed(self.soft_follow) {
-                    if self.engines.is_up(engine) && !queued(Box::new(self.engines.get(engine).parked.iter())) {
+                    if self.engines.is_up(engine)
+                        && !queued(Box::new(self.engines.get(engine).parked.iter().flat_map(|parked| parked.iter())))
+                    {
                         return Err(format!("not parked on {}", self.engines.get(engine).uuid));
                     }
                 }
@@ -122,7 +124,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let up = |ids: &[EngineId]| ids.iter().filter_map(|&id| self.engines.up_ix(id)).collect::<Vec<_>>();
         match task.state {
             State::Parked => self.placement.any_open(&Candidates::Only(&up(&task.allowed(self.soft_follow)))),
-            _ => self.placement.any_open(&Candidates::Except(&up(&[&task.blacklist[..], &task.haunted[..]].concat()))),
+            _ => self.placement.any_open(&Candidates::Except(&up(&[&task.rest.blacklist[..], &task.rest.haunted[..]].concat()))),
         }
     }
 }

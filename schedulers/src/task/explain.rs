@@ -96,7 +96,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         told["task"] = json!(id);
         told["attempt"] = json!(task.attempt);
         told["age_s"] = json!(now.since(task.submitted).as_secs_f64());
-        if let Some(deadline) = task.deadline {
+        if let Some(deadline) = task.rest.deadline {
             told["times_out_in_s"] = json!(deadline.since(now).as_secs_f64());
         }
         Some(self.with_decision(id, told))
@@ -114,7 +114,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     fn explain_blocked(&self, key: TaskKey) -> Value {
         let task = &self.tasks[key];
-        let open: Vec<&str> = task.waits_for.iter().filter_map(|other| Some(&*self.tasks.get(*other)?.id)).collect();
+        let open: Vec<&str> = task.rest.waits_for.iter().filter_map(|other| Some(&*self.tasks.get(*other)?.id)).collect();
         let shown = open.iter().take(3).copied().collect::<Vec<_>>().join(", ");
         let more = if open.len() > 3 { format!(" and {} more", open.len() - 3) } else { String::new() };
         json!({
@@ -146,14 +146,14 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             *states.entry(self.engine_state(id)).or_default() += 1;
         }
         let counted = states.iter().map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", ");
-        let turned_away: Vec<&str> = task.blacklist.iter().map(|&id| self.uuid(id)).collect();
+        let turned_away: Vec<&str> = task.rest.blacklist.iter().map(|&id| self.uuid(id)).collect();
         let (reason, mut why) = match task.state {
             _ if candidates.is_empty() && !turned_away.is_empty() => (
                 "blacklist",
                 format!("every engine there is has failed or refused it ({}); it waits for another", turned_away.len()),
             ),
             _ if candidates.is_empty() => ("no engine", "there is no engine that it may use".to_owned()),
-            State::Parked if task.targets.is_some() => {
+            State::Parked if task.rest.targets.is_some() => {
                 ("targets", format!("it may run only on {} engines: {counted}", candidates.len()))
             }
             State::Parked => ("follow", format!("it must run where the tasks ran that it follows: {counted}")),

@@ -15,19 +15,20 @@ use super::{FailKind, TaskKey};
 impl<P> Task<P> {
     /// One of its dependencies ended.
     pub(super) fn dependency_ended(&mut self, edge: Edge, ok: bool, engine: Option<EngineId>, size: u8) {
+        let rest = self.rest.edit();
         if ok && let Some(engine) = engine {
-            self.inputs.push((engine, size));
+            rest.inputs.push((engine, size));
         }
         match edge {
             Edge::After => {
-                self.after.ended(ok);
+                rest.after.ended(ok);
             }
             Edge::Follow => {
-                if self.follow.ended(ok) {
+                if rest.follow.ended(ok) {
                     match engine {
-                        Some(engine) if self.follow_places.contains(&engine) => {}
-                        Some(engine) => self.follow_places.push(engine),
-                        None => self.follow_nowhere = true,
+                        Some(engine) if rest.follow_places.contains(&engine) => {}
+                        Some(engine) => rest.follow_places.push(engine),
+                        None => rest.follow_nowhere = true,
                     }
                 }
             }
@@ -59,15 +60,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     }
 
     /// The answer to a dispatch.
-    pub(super) fn answer(
-        &mut self,
-        now: Time,
-        key: TaskKey,
-        attempt: u32,
-        kind: ReplyKind,
-        payload: P,
-        measured: &Measured,
-    ) {
+    pub(super) fn answer(&mut self, now: Time, key: TaskKey, attempt: u32, kind: ReplyKind, payload: P, measured: &Measured) {
         let is_live = self.tasks.contains_key(key);
         let run = self.tasks.get(key).and_then(|task| task.runs.iter().find(|run| run.attempt == attempt).copied());
         match run {
@@ -91,7 +84,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             ReplyKind::Unmet => Ending::Unmet,
         };
         self.end_run(now, key, where_, ending, measured);
-        self.tasks[key].sent_before = None; // it got there: the next wait is a new one
+        self.tasks[key].got_there();
         let others = !self.tasks[key].runs.is_empty();
         match kind {
             // The other copy may yet succeed.
@@ -107,7 +100,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             ReplyKind::Failed => self.attempt_failed(now, key, Failure { engine: where_, reply: Some(payload) }),
             ReplyKind::Unmet => {
                 self.counters.unmet += 1;
-                self.tasks[key].blacklist.push(where_);
+                self.tasks[key].rest.edit().blacklist.push(where_);
                 if !others {
                     self.wait_again(now, key);
                 }
@@ -190,7 +183,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             return self.end_with(key, failure);
         }
         task.retries -= 1;
-        task.blacklist.push(failure.engine);
+        task.rest.edit().blacklist.push(failure.engine);
         task.last_failure = Some(Box::new(failure));
         self.counters.retried += 1;
         self.wait_again(now, key);
@@ -232,28 +225,28 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     /// Whether no engine that is up can ever run it, whatever happens but a new engine.
     pub(super) fn is_hopeless(&self, task: &Task<P>) -> bool {
-        if task.after.unreachable() || task.follow.unreachable() {
+        if task.rest.after.unreachable() || task.rest.follow.unreachable() {
             return true;
         }
         if !task.is_bound(self.soft_follow) {
-            let turned = task.blacklist.iter().filter(|&&id| self.engines.is_up(id)).count();
+            let turned = task.rest.blacklist.iter().filter(|&&id| self.engines.is_up(id)).count();
             return task.last_failure.is_some() && turned >= self.engines.up;
         }
-        let usable = |engine: &EngineId| self.engines.is_up(*engine) && !task.blacklist.contains(engine);
-        if let Some(targets) = &task.targets
+        let usable = |engine: &EngineId| self.engines.is_up(*engine) && !task.rest.blacklist.contains(engine);
+        if let Some(targets) = &task.rest.targets
             && !targets.iter().any(usable)
         {
             return true;
         }
-        let follow = &task.follow;
+        let follow = &task.rest.follow;
         if follow.empty || self.soft_follow {
             return false;
         }
         // All: one place for everything followed, and that place usable. Any: some place, now or when the rest has ended.
-        if follow.all && (task.follow_nowhere || task.follow_places.len() > 1) {
+        if follow.all && (task.rest.follow_nowhere || task.rest.follow_places.len() > 1) {
             return true;
         }
-        let settled = if follow.all { !task.follow_places.is_empty() } else { follow.open == 0 };
+        let settled = if follow.all { !task.rest.follow_places.is_empty() } else { follow.open == 0 };
         settled && !task.allowed_ever(false).iter().any(|&engine| self.engines.is_up(engine))
     }
 
@@ -264,7 +257,11 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         if task.state == State::Running || !self.is_hopeless(task) {
             return;
         }
-        if task.last_failure.is_some() && task.timeout.is_some() && !task.after.unreachable() && !task.follow.unreachable() {
+        if task.last_failure.is_some()
+            && task.rest.timeout.is_some()
+            && !task.rest.after.unreachable()
+            && !task.rest.follow.unreachable()
+        {
             return;
         }
         self.leave_waiting(now, key);
@@ -300,14 +297,14 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     /// Forgets a task but for its word in the ledger, and remembers to tell its dependents. What is left of it is its caller's.
     fn end(&mut self, key: TaskKey, ok: bool, engine: Option<EngineId>, size: u8) -> Option<Box<Task<P>>> {
-        let hash = self.tasks[key].hash;
+        let hash = self.hash(&self.tasks[key].id);
         self.by_id.remove(hash, key);
         let mut task = self.tasks.remove(key)?;
         self.ends += 1;
         self.growth.forget(task.seq);
         self.queued_bytes -= task.bytes;
         self.ledger.set(&task.id, ledger_word(ok, engine, size));
-        for &dependency in &task.waits_for {
+        for &dependency in &task.rest.waits_for {
             self.forget_dependent(dependency);
         }
         if !task.dependents.is_empty() {
@@ -320,10 +317,10 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// One dependent of a live task has ended: its edge is dead, and dead edges are swept once they are the majority.
     fn forget_dependent(&mut self, dependency: TaskKey) {
         let Some(task) = self.tasks.get_mut(dependency) else { return };
-        task.dead_dependents += 1;
-        if task.dead_dependents as usize * 2 > task.dependents.len() && task.dependents.len() >= 64 {
+        task.rest.edit().dead_dependents += 1;
+        if task.rest.dead_dependents as usize * 2 > task.dependents.len() && task.dependents.len() >= 64 {
             let mut edges = std::mem::take(&mut task.dependents);
-            task.dead_dependents = 0;
+            task.rest.edit().dead_dependents = 0;
             edges.retain(|&(key, _)| self.tasks.contains_key(key));
             self.tasks[dependency].dependents = edges;
         }
@@ -351,9 +348,9 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     fn hear_of_end(&mut self, now: Time, key: TaskKey, edge: Edge, ok: bool, engine: Option<EngineId>, size: u8) {
         let Some(task) = self.tasks.get_mut(key) else { return };
-        let places = task.follow_places.len();
+        let places = task.rest.follow_places.len();
         task.dependency_ended(edge, ok, engine, size);
-        if task.follow_places.len() > places
+        if task.rest.follow_places.len() > places
             && let Some(engine) = engine
         {
             self.bind(key, engine);

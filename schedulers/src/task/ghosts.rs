@@ -150,7 +150,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         if waits {
             self.withdraw(now, key);
         }
-        self.tasks[key].haunted.retain(|other| *other != engine);
+        self.tasks[key].rest.edit().haunted.retain(|other| *other != engine);
         if waits {
             self.release_if_met(now, key);
         }

@@ -92,18 +92,20 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         by_age.sort_unstable();
         for &(_, key) in by_age.iter().rev() {
             let task = &mut self.tasks[key];
-            task.level_s = 0.0;
-            task.sketch = None;
-            task.has_news = false;
+            if let Some(rest) = task.rest.get_mut() {
+                (rest.level_s, rest.sketch, rest.has_news) = (0.0, None, false);
+            }
             if levels {
-                self.tasks[key].level_s = self.level_by_dependents(key);
+                self.tasks[key].rest.edit().level_s = self.level_by_dependents(key);
             }
             if descendants {
                 let mut sketch = Sketch::default();
                 for child in self.tasks[key].dependents.iter().filter_map(|(child, _)| self.tasks.get(*child)) {
-                    sketch.merge(mix(child.seq), child.sketch.as_deref());
+                    sketch.merge(mix(child.seq), child.rest.sketch.as_deref());
                 }
-                self.tasks[key].sketch = (!sketch.least.is_empty()).then(|| Box::new(sketch));
+                if !sketch.least.is_empty() {
+                    self.tasks[key].rest.edit().sketch = Some(Box::new(sketch));
+                }
             }
         }
         if revised {
@@ -125,7 +127,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
 
     fn level_by_dependents(&self, key: TaskKey) -> f64 {
         let dependents = self.tasks[key].dependents.iter().filter_map(|(dependent, _)| self.tasks.get(*dependent));
-        let below = dependents.map(|task| task.level_s).reduce(f64::max);
+        let below = dependents.map(|task| task.rest.level_s).reduce(f64::max);
         self.own_cost_s(key) + below.map_or(0.0, |below| below + self.transfer_s(key))
     }
 
@@ -135,7 +137,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             self.growth.by_age.insert(self.tasks[key].seq, key);
         }
         if self.growth.levels {
-            self.tasks[key].level_s = self.own_cost_s(key);
+            self.tasks[key].rest.edit().level_s = self.own_cost_s(key);
         }
         if self.growth.levels || self.growth.descendants {
             self.has_news(key);
@@ -143,7 +145,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     }
 
     fn has_news(&mut self, key: TaskKey) {
-        if !std::mem::replace(&mut self.tasks[key].has_news, true) {
+        if !std::mem::replace(&mut self.tasks[key].rest.edit().has_news, true) {
             self.growth.news.push_back(key);
         }
     }
@@ -158,9 +160,9 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             && let Some(key) = self.growth.news.pop_front()
         {
             let Some(task) = self.tasks.get_mut(key) else { continue };
-            task.has_news = false;
-            let (level_s, own, parents) = (task.level_s, mix(task.seq), task.waits_for.clone());
-            let sketch = task.sketch.clone();
+            task.rest.edit().has_news = false;
+            let (level_s, own, parents) = (task.rest.level_s, mix(task.seq), task.rest.waits_for.clone());
+            let sketch = task.rest.sketch.clone();
             steps += 1 + parents.len();
             for parent in parents {
                 if self.tell_parent(parent, level_s, own, sketch.as_deref()) {
@@ -185,12 +187,12 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let mut changed = false;
         if self.growth.levels {
             let through = self.own_cost_s(parent) + self.transfer_s(parent) + level_s;
-            let level = &mut self.tasks[parent].level_s;
+            let level = &mut self.tasks[parent].rest.edit().level_s;
             changed |= through > *level;
             *level = level.max(through);
         }
         if self.growth.descendants {
-            changed |= self.tasks[parent].sketch.get_or_insert_default().merge(child, sketch);
+            changed |= self.tasks[parent].rest.edit().sketch.get_or_insert_default().merge(child, sketch);
         }
         changed
     }
@@ -209,7 +211,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         self.growth.sweep = next.last().map(|&(seq, _)| seq).filter(|_| next.len() == STEPS);
         for (_, key) in next {
             if self.growth.levels {
-                self.tasks[key].level_s = self.level_by_dependents(key);
+                self.tasks[key].rest.edit().level_s = self.level_by_dependents(key);
             }
             self.rank_again(now, key);
         }

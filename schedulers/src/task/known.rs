@@ -43,8 +43,8 @@ pub(super) struct Known {
     pub(super) sent: VecDeque<(u64, TaskKey)>,
     /// Tasks in flight on it whose answers no longer matter: they were answered elsewhere, or taken back.
     pub(super) ghosts: u32,
-    /// Ready tasks that may run only on a few engines, this among them.
-    pub(super) parked: Queue,
+    /// Ready tasks that may run only on a few engines, this among them; made when there is one.
+    pub(super) parked: Option<Box<Queue>>,
     /// Live tasks that name it in targets or follow a task that ran on it; may hold dead keys until the next sweep.
     pub(super) bound: Vec<TaskKey>,
     pub(super) bound_swept: usize,
@@ -97,7 +97,7 @@ impl KnownEngines {
             running: SmallVec::new(),
             sent: VecDeque::new(),
             ghosts: 0,
-            parked: Queue::default(),
+            parked: None,
             bound: Vec::new(),
             bound_swept: 0,
             cursor: 0,

@@ -336,7 +336,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         for key in running {
             self.end_run(now, key, id, pointsman_policies::Ending::Lost, &Measured::default());
             if self.tasks[key].runs.is_empty() {
-                self.tasks[key].sent_before = None;
+                self.tasks[key].got_there();
                 self.attempt_failed(now, key, Failure { engine: id, reply: None });
             }
         }
@@ -346,7 +346,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let engine = self.engines.get_mut(id);
         engine.running = SmallVec::new();
         engine.sent = VecDeque::new();
-        engine.parked.clear();
+        engine.parked = None;
     }
 
     fn engine_up(&mut self, now: Time, uuid: &str, number: u64) {
@@ -364,7 +364,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         engine.cursor = 0;
         engine.draining = false;
         engine.unreachable_until = None;
-        engine.parked.clear();
+        engine.parked = None;
         self.engines.set_presence(id, Presence::Up(ix));
         // Tasks that name it, or follow what ran on it in a former life, may use it again.
         for key in self.bound_tasks(id) {
@@ -392,7 +392,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         // A free task is lost only if every engine left has turned it away, which takes a blacklist as long as the roster.
         if self.longest_blacklist >= self.engines.up {
             let keys: Vec<TaskKey> = self.turned_away.values().copied().collect();
-            self.longest_blacklist = keys.iter().map(|&key| self.tasks[key].blacklist.len()).max().unwrap_or(0);
+            self.longest_blacklist = keys.iter().map(|&key| self.tasks[key].rest.blacklist.len()).max().unwrap_or(0);
             for key in keys {
                 self.end_if_hopeless(now, key);
             }

@@ -43,9 +43,10 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     /// Begins a stay among waiting tasks: starts its clock, and, if its dependencies are met, queues it.
     pub(super) fn start_waiting(&mut self, now: Time, key: TaskKey) {
         let task = &mut self.tasks[key];
-        if let Some(timeout) = task.timeout {
-            let deadline = task.sent_before.take().unwrap_or(now + timeout);
-            task.deadline = Some(deadline);
+        if let Some(timeout) = task.rest.timeout {
+            let rest = task.rest.edit();
+            let deadline = rest.sent_before.take().unwrap_or(now + timeout);
+            rest.deadline = Some(deadline);
             self.deadlines.insert((deadline, key));
         }
         self.release_if_met(now, key);
@@ -58,8 +59,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             return;
         }
         task.ready_since = now;
-        if !(task.after.empty && task.follow.empty) {
-            task.release = self.ends;
+        if !(task.rest.after.empty && task.rest.follow.empty) {
+            task.rest.edit().release = self.ends;
         }
         let rank = self.ask_rank(now, key);
         self.tasks[key].rank = rank;
@@ -75,11 +76,11 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             let open: SmallVec<[EngineId; 4]> =
                 self.tasks[key].allowed(self.soft_follow).into_iter().filter(|&id| self.open_ix(id).is_some()).collect();
             self.turn.opened.extend(open);
-        } else if task.blacklist.is_empty() && task.haunted.is_empty() {
+        } else if task.rest.blacklist.is_empty() && task.rest.haunted.is_empty() {
             task.state = State::Ready;
         } else {
             task.state = State::TurnedAway(self.next_turn);
-            self.longest_blacklist = self.longest_blacklist.max(task.blacklist.len());
+            self.longest_blacklist = self.longest_blacklist.max(task.rest.blacklist.len());
             self.next_turn += 1;
             self.turn.released.insert((self.standing(key), key));
         }
@@ -91,14 +92,14 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         if self.engines.is_up(engine) {
             let task = &self.tasks[key];
             let tag = self.order.tag(task.rank.lane);
-            self.engines.get_mut(engine).parked.push(task.rank, tag, task.entry(key));
+            self.engines.get_mut(engine).parked.get_or_insert_default().push(task.rank, tag, task.entry(key));
         }
     }
 
     /// Ends a stay among waiting tasks, wherever it was.
     pub(super) fn leave_waiting(&mut self, now: Time, key: TaskKey) {
         let task = &mut self.tasks[key];
-        if let Some(deadline) = task.deadline.take() {
+        if let Some(deadline) = task.rest.get_mut().and_then(|rest| rest.deadline.take()) {
             self.deadlines.remove(&(deadline, key));
         }
         self.withdraw(now, key);
@@ -212,7 +213,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         debug_assert_eq!(self.engines.at(ix), id);
         let (tasks, order) = (&self.tasks, &self.order);
         let alive = |entry: &Entry| is_alive(tasks, entry);
-        self.engines.get_mut(id).parked.first(alive, |lane| order.tag(lane), &self.falls)
+        self.engines.get_mut(id).parked.as_mut()?.first(alive, |lane| order.tag(lane), &self.falls)
     }
 
     /// Each engine with room would take the first task in the log that it has not turned away; the first of those in the policy's order.
@@ -221,7 +222,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let (_, &key) = self.turned_away.first_key_value()?;
         let open = self.has_open_engine(key).then(|| (self.standing(key), key));
         let task = &self.tasks[key];
-        let excluded: SmallVec<[EngineId; 4]> = task.blacklist.iter().chain(&task.haunted).copied().collect();
+        let excluded: SmallVec<[EngineId; 4]> = task.rest.blacklist.iter().chain(&task.rest.haunted).copied().collect();
         let others = excluded.into_iter().filter_map(|id| self.first_in_log_for(id));
         open.into_iter().chain(others.collect::<SmallVec<[_; 4]>>()).min()
     }
@@ -259,7 +260,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             let allowed = task.allowed(self.soft_follow).into_iter().filter(|id| !but.contains(id));
             return Limit::Only(allowed.filter_map(|id| self.open_ix(id)).collect());
         }
-        if task.blacklist.is_empty() && task.haunted.is_empty() && but.is_empty() {
+        if task.rest.blacklist.is_empty() && task.rest.haunted.is_empty() && but.is_empty() {
             return Limit::None;
         }
         let mut except = self.excluded(key);
@@ -274,7 +275,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             _ => None,
         };
         let task = &self.tasks[key];
-        task.blacklist.iter().chain(&task.haunted).filter_map(present).collect()
+        task.rest.blacklist.iter().chain(&task.rest.haunted).filter_map(present).collect()
     }
 
     fn has_open_engine(&self, key: TaskKey) -> bool {
@@ -337,9 +338,11 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     fn dispatch(&mut self, now: Time, key: TaskKey, ix: EngineIx, request: &Request<'_>) {
         self.leave_queues(key);
         let task = &mut self.tasks[key];
-        task.sent_before = task.deadline.take();
-        if let Some(deadline) = task.sent_before {
-            self.deadlines.remove(&(deadline, key));
+        if let Some(rest) = task.rest.get_mut() {
+            rest.sent_before = rest.deadline.take();
+            if let Some(deadline) = rest.sent_before {
+                self.deadlines.remove(&(deadline, key));
+            }
         }
         self.begin_run(now, key, ix, request);
     }

@@ -35,8 +35,8 @@ impl<P> Task<P> {
         TaskView::new(facts)
             .with_inputs(inputs)
             .at(self.submitted, self.ready_since)
-            .numbered(self.seq, self.release)
-            .in_graph(self.level_s, self.sketch.as_ref().map_or(0.0, |sketch| sketch.count()))
+            .numbered(self.seq, self.rest.release)
+            .in_graph(self.rest.level_s, self.rest.sketch.as_ref().map_or(0.0, |sketch| sketch.count()))
     }
 
     /// The same without its inputs, showing what these needs name.
@@ -56,7 +56,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             return Inputs::new();
         }
         let held = |&(id, class)| Some(Input { engine: self.engines.up_ix(id)?, bytes: class_bytes(class) });
-        self.tasks[key].inputs.iter().filter_map(held).collect()
+        self.tasks[key].rest.inputs.iter().filter_map(held).collect()
     }
 
     /// Asks the order where a task stands.
@@ -149,7 +149,9 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             State::Parked => {
                 for engine in tasks[key].allowed(self.soft_follow) {
                     if self.engines.is_up(engine) {
-                        self.engines.get_mut(engine).parked.died(lane, alive);
+                        if let Some(parked) = &mut self.engines.get_mut(engine).parked {
+                            parked.died(lane, alive);
+                        }
                     }
                 }
             }

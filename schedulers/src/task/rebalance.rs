@@ -160,8 +160,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             return; // it may have begun; its engine answers either way
         }
         self.give_up_run(key, run.engine);
-        self.tasks[key].haunted.push(run.engine);
-        self.tasks[key].sent_before = None; // it got there: the next wait is a new one
+        self.tasks[key].rest.edit().haunted.push(run.engine);
+        self.tasks[key].got_there();
         self.counters.recalled += 1;
         self.wait_again(now, key);
     }

@@ -91,6 +91,10 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// Of no dependency.
+    const NONE: Progress =
+        Progress { all: true, success: true, failure: false, open: 0, any_counted: false, any_missed: false, empty: true };
+
     pub(super) fn of(dependency: &Dependency) -> Self {
         Progress {
             all: dependency.all,
@@ -160,21 +164,61 @@ impl Facts {
     }
 }
 
-/// What the scheduler holds of a task. Lists that few tasks need take one word while they are empty.
+/// What the scheduler holds of a task: here what every task has, and in `rest` what few have. Lists take one word while they are empty.
 #[derive(Debug)]
 pub(super) struct Task<P> {
     pub(super) id: Box<str>,
-    pub(super) hash: u64,
     pub(super) seq: u64,
     pub(super) payload: P,
     pub(super) bytes: usize,
     pub(super) facts: Facts,
     pub(super) submitted: Time,
     pub(super) ready_since: Time,
-    /// The number of the end that released it, if it waited for any.
-    pub(super) release: u64,
     /// Where the order has put it.
     pub(super) rank: Rank,
+    pub(super) state: State,
+    /// Where it is in flight.
+    pub(super) runs: ThinVec<Run>,
+    /// Counts stays in queues, so that old entries are recognised.
+    pub(super) epoch: u32,
+    pub(super) attempt: u32,
+    pub(super) retries: u32,
+    pub(super) last_failure: Option<Box<Failure<P>>>,
+    /// Tasks that wait for this one; may hold dead keys, counted beside.
+    pub(super) dependents: ThinVec<(TaskKey, Edge)>,
+    pub(super) rest: Lazy,
+}
+
+/// A [`Rest`] that is made when something is first written into it.
+#[derive(Debug, Default)]
+pub(super) struct Lazy(Option<Box<Rest>>);
+
+impl Lazy {
+    /// To write into what is there.
+    pub(super) fn get_mut(&mut self) -> Option<&mut Rest> {
+        self.0.as_deref_mut()
+    }
+
+    /// To write into it.
+    pub(super) fn edit(&mut self) -> &mut Rest {
+        self.0.get_or_insert_default()
+    }
+}
+
+impl std::ops::Deref for Lazy {
+    type Target = Rest;
+
+    fn deref(&self) -> &Rest {
+        static NONE: Rest = Rest::NONE;
+        self.0.as_deref().unwrap_or(&NONE)
+    }
+}
+
+/// What tasks have that depend on others, are bound to engines, have a timeout, were turned away, or are ordered by the graph.
+#[derive(Debug)]
+pub(super) struct Rest {
+    /// The number of the end that released it, if it waited for any.
+    pub(super) release: u64,
     /// Where results are that it depends on, and the classes of their sizes.
     pub(super) inputs: ThinVec<(EngineId, u8)>,
     /// Its place in the graph, while the order looks at that.
@@ -182,11 +226,6 @@ pub(super) struct Task<P> {
     pub(super) sketch: Option<Box<Sketch>>,
     /// Its parents have yet to hear of that.
     pub(super) has_news: bool,
-    pub(super) state: State,
-    /// Where it is in flight.
-    pub(super) runs: SmallVec<[Run; 1]>,
-    /// Counts stays in queues, so that old entries are recognised.
-    pub(super) epoch: u32,
     pub(super) after: Progress,
     pub(super) follow: Progress,
     /// Engines on which followed tasks have counted.
@@ -199,24 +238,47 @@ pub(super) struct Task<P> {
     pub(super) blacklist: ThinVec<EngineId>,
     /// Engines from which it was taken back and that have not said so yet: it must not be sent there meanwhile.
     pub(super) haunted: ThinVec<EngineId>,
-    pub(super) retries: u32,
     pub(super) timeout: Option<Duration>,
     pub(super) deadline: Option<Time>,
     /// The deadline it had when it was sent: it applies again if the sending fails.
     pub(super) sent_before: Option<Time>,
-    pub(super) attempt: u32,
-    pub(super) last_failure: Option<Box<Failure<P>>>,
     /// Live tasks that this one waits for.
     pub(super) waits_for: ThinVec<TaskKey>,
-    /// Tasks that wait for this one; may hold dead keys, counted beside.
-    pub(super) dependents: ThinVec<(TaskKey, Edge)>,
     pub(super) dead_dependents: u32,
+}
+
+impl Rest {
+    const NONE: Rest = Rest {
+        release: 0,
+        inputs: ThinVec::new(),
+        level_s: 0.0,
+        sketch: None,
+        has_news: false,
+        after: Progress::NONE,
+        follow: Progress::NONE,
+        follow_places: ThinVec::new(),
+        follow_nowhere: false,
+        targets: None,
+        blacklist: ThinVec::new(),
+        haunted: ThinVec::new(),
+        timeout: None,
+        deadline: None,
+        sent_before: None,
+        waits_for: ThinVec::new(),
+        dead_dependents: 0,
+    };
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Rest::NONE
+    }
 }
 
 impl<P> Task<P> {
     /// Whether it is bound to engines by name or place, rather than free to go anywhere. `soft_follow`: its place is a wish.
     pub(super) fn is_bound(&self, soft_follow: bool) -> bool {
-        self.targets.is_some() || !(self.follow.empty || soft_follow)
+        self.rest.targets.is_some() || !(self.rest.follow.empty || soft_follow)
     }
 
     /// The engines it may use now, for a bound task: targets and places of followed tasks, less the blacklist.
@@ -226,29 +288,37 @@ impl<P> Task<P> {
 
     /// The same whether or not it is on its way back from there.
     pub(super) fn allowed_ever(&self, soft_follow: bool) -> SmallVec<[EngineId; 4]> {
-        self.allowed_but(soft_follow, |engine| !self.blacklist.contains(engine))
+        self.allowed_but(soft_follow, |engine| !self.rest.blacklist.contains(engine))
     }
 
     /// Whether it must not be sent to an engine, of those that it may use.
     pub(super) fn excludes(&self, engine: EngineId) -> bool {
-        self.blacklist.contains(&engine) || self.haunted.contains(&engine)
+        self.rest.blacklist.contains(&engine) || self.rest.haunted.contains(&engine)
     }
 
     fn allowed_but(&self, soft_follow: bool, fresh: impl Fn(&EngineId) -> bool) -> SmallVec<[EngineId; 4]> {
-        match (&self.targets, self.follow.empty || soft_follow) {
+        let Rest { targets, follow, follow_places, .. } = &*self.rest;
+        match (targets, follow.empty || soft_follow) {
             (Some(targets), true) => targets.iter().copied().filter(fresh).collect(),
             // Targets are sorted, so each place costs a binary search.
             (Some(targets), false) => {
                 let named = |engine: &EngineId| targets.binary_search(engine).is_ok() && fresh(engine);
-                self.follow_places.iter().copied().filter(named).collect()
+                follow_places.iter().copied().filter(named).collect()
             }
-            (None, _) => self.follow_places.iter().copied().filter(fresh).collect(),
+            (None, _) => follow_places.iter().copied().filter(fresh).collect(),
+        }
+    }
+
+    /// Its request has reached an engine: its next wait is a new one.
+    pub(super) fn got_there(&mut self) {
+        if let Some(rest) = self.rest.get_mut() {
+            rest.sent_before = None;
         }
     }
 
     /// Whether its dependencies are met, so that only an engine is missing.
     pub(super) fn dependencies_met(&self) -> bool {
-        self.after.met() && self.follow.met()
+        self.rest.after.met() && self.rest.follow.met()
     }
 }
 
@@ -259,6 +329,6 @@ mod tests {
     /// A million tasks may wait: what each takes beside its payload, its id and its edges is looked at before it grows.
     #[test]
     fn a_task_is_small() {
-        assert!(size_of::<Task<()>>() <= 416, "{} bytes", size_of::<Task<()>>());
+        assert!(size_of::<Task<()>>() <= 184, "{} bytes", size_of::<Task<()>>());
     }
 }

@@ -9,7 +9,7 @@ use super::event::{Action, Reason};
 use super::known::EngineId;
 use super::machine::TaskScheduler;
 use super::spec::{InvalidSpec, TaskSpec};
-use super::state::{Edge, Facts, Progress, State, Task};
+use super::state::{Edge, Facts, Lazy, Progress, State, Task};
 use super::{FailKind, TaskKey};
 
 /// A finished task's word in the ledger: how it ended in the two low bits, the class of its result's size in the next five, and above where
@@ -44,11 +44,11 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         }
         let Ok(spec) = spec else { return self.refuse(id, payload, FailKind::InvalidDependency) };
         let Some(dependencies) = self.resolve(&spec) else { return self.refuse(id, payload, FailKind::InvalidDependency) };
-        let mut task = self.new_task(now, (id, hash), &spec, payload, bytes);
+        let mut task = self.new_task(now, id, &spec, payload, bytes);
         for &(edge, dependency) in &dependencies {
             match dependency {
                 Resolved::Ended(ok, engine, size) => task.dependency_ended(edge, ok, engine, size),
-                Resolved::Live(key) => task.waits_for.push(key),
+                Resolved::Live(key) => task.rest.edit().waits_for.push(key),
             }
         }
         if self.is_hopeless(&task) {
@@ -63,7 +63,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
                 self.tasks[dependency].dependents.push((key, edge));
             }
         }
-        if self.tasks[key].targets.is_some() || !spec.follow.ids.is_empty() {
+        if self.tasks[key].rest.targets.is_some() || !spec.follow.ids.is_empty() {
             for engine in self.bonds(key) {
                 self.bind(key, engine);
             }
@@ -100,7 +100,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         Some(resolved)
     }
 
-    fn new_task(&mut self, now: Time, (id, hash): (&str, u64), spec: &TaskSpec, payload: P, bytes: usize) -> Box<Task<P>> {
+    fn new_task(&mut self, now: Time, id: &str, spec: &TaskSpec, payload: P, bytes: usize) -> Box<Task<P>> {
         self.next_seq += 1;
         let targets = (!spec.targets.is_empty()).then(|| {
             let mut known: ThinVec<EngineId> = spec.targets.iter().filter_map(|uuid| self.engines.find(uuid)).collect();
@@ -108,46 +108,39 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             known.dedup();
             known
         });
+        let mut rest = Lazy::default();
+        if !(spec.after.ids.is_empty() && spec.follow.ids.is_empty()) {
+            (rest.edit().after, rest.edit().follow) = (Progress::of(&spec.after), Progress::of(&spec.follow));
+        }
+        if targets.is_some() {
+            rest.edit().targets = targets;
+        }
+        if spec.timeout.is_some() {
+            rest.edit().timeout = spec.timeout;
+        }
         Box::new(Task {
             id: id.into(),
-            hash,
             seq: self.next_seq,
             payload,
             bytes,
             facts: Facts::of(&spec.facts),
             submitted: now,
             ready_since: now,
-            release: 0,
             rank: Rank::default(),
-            inputs: ThinVec::new(),
-            level_s: 0.0,
-            sketch: None,
-            has_news: false,
             state: State::Blocked,
-            runs: SmallVec::new(),
+            runs: ThinVec::new(),
             epoch: 0,
-            after: Progress::of(&spec.after),
-            follow: Progress::of(&spec.follow),
-            follow_places: ThinVec::new(),
-            follow_nowhere: false,
-            targets,
-            blacklist: ThinVec::new(),
-            haunted: ThinVec::new(),
-            retries: spec.retries,
-            timeout: spec.timeout,
-            deadline: None,
-            sent_before: None,
             attempt: 0,
+            retries: spec.retries,
             last_failure: None,
-            waits_for: ThinVec::new(),
             dependents: ThinVec::new(),
-            dead_dependents: 0,
+            rest,
         })
     }
 
     /// The engines a task is bound to by now.
     fn bonds(&self, key: TaskKey) -> SmallVec<[EngineId; 4]> {
         let task = &self.tasks[key];
-        task.targets.iter().flatten().chain(&task.follow_places).copied().collect()
+        task.rest.targets.iter().flatten().chain(&task.rest.follow_places).copied().collect()
     }
 }

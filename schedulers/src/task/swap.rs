@@ -104,7 +104,7 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         self.waiting = 0;
         self.ready.clear();
         for id in self.engines.ids().map(super::EngineId) {
-            self.engines.get_mut(id).parked.clear();
+            self.engines.get_mut(id).parked = None;
         }
         self.set_growth();
         for (key, ix) in self.running_in_order() {
@@ -242,7 +242,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         if soft == self.soft_follow {
             return;
         }
-        let following: Vec<TaskKey> = self.waiting_in_order().into_iter().filter(|&key| !self.tasks[key].follow.empty).collect();
+        let following: Vec<TaskKey> =
+            self.waiting_in_order().into_iter().filter(|&key| !self.tasks[key].rest.follow.empty).collect();
         for &key in &following {
             self.withdraw(now, key);
         }

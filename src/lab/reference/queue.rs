@@ -73,13 +73,7 @@ pub(super) fn arrive(source: &mut impl Source, number: u64) -> Present {
     }
 }
 
-pub(super) fn end(
-    present: &Present,
-    now_ns: u64,
-    totals: &mut Totals,
-    source: &mut impl Source,
-    watch: &mut impl FnMut(&Ended),
-) {
+pub(super) fn end(present: &Present, now_ns: u64, totals: &mut Totals, source: &mut impl Source, watch: &mut impl FnMut(&Ended)) {
     totals.ended += 1;
     totals.end_ns = now_ns;
     totals.busy_ns[0] += present.work_ns;

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, Read};
 
+use pointsman_core::date::Date;
 use pointsman_policies::facts::hash_name;
 use pointsman_policies::{Hints, Rng};
 use smallvec::SmallVec;
@@ -133,18 +134,7 @@ fn moment_s(text: &str) -> Option<f64> {
     if let Ok(seconds) = text.parse::<f64>() {
         return Some(seconds).filter(|seconds| seconds.is_finite());
     }
-    let (date, time) = text.split_once(['T', ' '])?;
-    let time = time.trim_end_matches('Z');
-    let mut parts = date.splitn(3, '-').map(|part| part.parse::<i64>().ok());
-    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
-    let mut parts = time.splitn(3, ':').map(|part| part.parse::<f64>().ok());
-    let (hour, minute, second) = (parts.next()??, parts.next()??, parts.next().flatten().unwrap_or(0.0));
-    // Days since 1970 (Hinnant's days_from_civil).
-    let (y, m) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
-    let era = y.div_euclid(400);
-    let of_era = y.rem_euclid(400);
-    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + (153 * m + 2) / 5 + day - 1 - 719_468;
-    Some(days as f64 * 86_400.0 + hour * 3600.0 + minute * 60.0 + second)
+    Date::parse(text).map(|date| date.as_unix_us() as f64 / 1e6)
 }
 
 /// In the order of arrival, from time 0.
@@ -214,7 +204,7 @@ mod tests {
         assert!(read_swf("; x\n1 2 x 4\n".as_bytes()).unwrap_err().to_string().contains("line 2"));
         let columns =
             Columns { at: "when".into(), run: "tokens".into(), client: Some("who".into()), class: None, unit_s: Some(0.5) };
-        let csv = "when,tokens,who\n2023-11-16 18:15:46.5,10,a\n2023-11-16 18:15:46.0,4,b\n";
+        let csv = "when,tokens,who\n2023-11-16 18:15:46.5000000,10,a\n2023-11-16 18:15:46.0,4,b\n";
         let read = read_csv(csv.as_bytes(), &columns).unwrap();
         assert_eq!(
             read.iter().map(|task| (task.at_s, task.run_s, task.client)).collect::<Vec<_>>(),
