@@ -58,6 +58,25 @@ fn identities_hold_event_for_event() {
         reference("deterministic", "~one-queue").response_s,
         "SRPT with equal sizes is first come first served"
     );
+    assert_eq!(reference("deterministic", "~gittins").response_s, equal.response_s, "whoever has begun ends first");
+    // What engines report is what a scheduler knows that is alone; and many schedulers that hear it at once are as good as one.
+    let shared = |placement: &str, dispatchers, report_every_s| {
+        let placement = placement.into();
+        let point = Point { placement, hwm: Some(0), dispatchers, report_every_s, tasks: 40_000, ..Point::default() };
+        run_point(&point, &registry(), Path::new("."), 7).unwrap().measures.response_s
+    };
+    let alone = shared("leastload", 1, None);
+    assert_eq!(shared("lsq", 1, None), alone);
+    assert_eq!(shared("lsq", 1, Some(0.3)), alone);
+    let (blind, told, late) = (shared("leastload", 8, None), shared("lsq", 8, Some(0.001)), shared("lsq", 8, Some(1.0)));
+    assert!((told.mean / alone.mean - 1.0).abs() < 0.02, "{} among eight that are told, {} alone", told.mean, alone.mean);
+    assert!(
+        told.mean < late.mean && late.mean < blind.mean,
+        "{} told, {} told late, {} not told",
+        told.mean,
+        late.mean,
+        blind.mean
+    );
 }
 
 #[test]

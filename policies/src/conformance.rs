@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::facts::Hints;
 use crate::{
     Admission, AdmissionCx, Candidates, Chosen, Ending, EngineIx, Flight, InFlight, Input, Joining, Learned, Move, Order,
-    OrderCx, Outcome, Placement, Rank, Rebalance, RebalanceCx, Request, Rng, Roster, Scheme, TaskFacts, TaskView, Ticket, Time,
+    OrderCx, Outcome, Placement, Rank, Rebalance, RebalanceCx, Request, Rng, Roster, Scheme, Signal, TaskFacts, TaskView, Ticket,
+    Time,
 };
 
 /// Drives a fresh scheme from `make` through `steps` random changes of up to `engines` engines and checks after each that
@@ -132,6 +133,10 @@ fn play<S: Scheme>(
                 for (task, ticket) in running.iter_mut().zip(tickets) {
                     task.ticket = ticket.ok_or_else(|| at("a task in flight got no ticket at a takeover"))?;
                 }
+            }
+            14 if !live.is_empty() => {
+                let engine = live[world.below(live.len())];
+                placement.signal(now, engine, Signal { load: world.below(6) as u32, at: now });
             }
             _ => {
                 let roster = placement.roster();

@@ -35,6 +35,8 @@ bitflags::bitflags! {
         const DESCENDANTS = 1 << 11;
         /// A task's `follow` becomes a wish, seen as inputs, instead of a limit on candidates.
         const SOFT_FOLLOW = 1 << 12;
+        /// [`Signal`](crate::Signal): what engines say of their load. ipyparallel's say nothing; those of a simulator may.
+        const SIGNAL = 1 << 13;
     }
 }
 

@@ -161,7 +161,7 @@ pub use rebalance::{Flight, Move, Rebalance, RebalanceCx};
 pub use registry::{Axis, Entry, Named, PolicyError, Registry, in_range};
 pub use rng::Rng;
 pub use roster::{EngineIx, Joining, Roster};
-pub use scheme::{Candidates, Considered, Cx, Ending, Outcome, Pick, Request, Scheme, Ticket};
+pub use scheme::{Candidates, Considered, Cx, Ending, Outcome, Pick, Request, Scheme, Signal, Ticket};
 pub use shadow::{NamedSchemes, ShadowReport, Stopwatch};
 pub use spec::{PolicySpec, SpecError};
 pub use time::Time;

@@ -4,7 +4,7 @@
 use crate::shadow::{NamedSchemes, ShadowReport, Shadows, Stopwatch};
 use crate::{
     AdmissionCx, Candidates, Considered, Cx, EngineIx, Joining, Learned, Needs, Outcome, Pick, Request, Rng, Roster, Scheme,
-    Ticket, Time,
+    Signal, Ticket, Time,
 };
 
 /// A roster, the scheme that picks from it, and the scheme's stream of draws.
@@ -304,6 +304,16 @@ impl<S: Scheme> Placement<S> {
         }
         self.tell_change(now, engine, was_open);
         ticket
+    }
+
+    /// Records what an engine says of its load.
+    pub fn signal(&mut self, now: Time, engine: EngineIx, signal: Signal) {
+        if self.needs.contains(Needs::SIGNAL) {
+            self.tell(now, |scheme, cx| scheme.on_signal(cx, engine, signal));
+        }
+        if let Some(shadows) = &mut self.shadows {
+            shadows.signal(now, &self.roster, &self.learned, engine, signal);
+        }
     }
 
     /// Records that a task is no longer on `engine`. Returns whether this opened the engine.

@@ -48,6 +48,9 @@ pub trait Scheme: Send {
     /// A task that was sent to an engine is no longer there.
     fn on_outcome(&mut self, _cx: &mut Cx<'_>, _engine: EngineIx, _outcome: &Outcome) {}
 
+    /// An engine has said how much it has to do. Needs [`Needs::SIGNAL`].
+    fn on_signal(&mut self, _cx: &mut Cx<'_>, _engine: EngineIx, _signal: Signal) {}
+
     /// When the scheme wants `on_wake`, if ever.
     fn next_wake(&self) -> Option<Time> {
         None
@@ -92,6 +95,9 @@ impl<S: Scheme + ?Sized> Scheme for Box<S> {
     }
     fn on_outcome(&mut self, cx: &mut Cx<'_>, engine: EngineIx, outcome: &Outcome) {
         (**self).on_outcome(cx, engine, outcome);
+    }
+    fn on_signal(&mut self, cx: &mut Cx<'_>, engine: EngineIx, signal: Signal) {
+        (**self).on_signal(cx, engine, signal);
     }
     fn next_wake(&self) -> Option<Time> {
         (**self).next_wake()
@@ -233,6 +239,15 @@ pub enum Pick {
 /// One word of a scheme's own for each task in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ticket(pub u64);
+
+/// What an engine says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signal {
+    /// Tasks that it has, waiting and running, whoever sent them.
+    pub load: u32,
+    /// When that was so.
+    pub at: Time,
+}
 
 /// How a dispatch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pointsman_policies::{
     Candidates, Chosen, Ending, EngineIx, Hints, Input, Joining, Outcome, Placement, PolicySpec, Registry, Request, Scheme,
-    TaskFacts, TaskView, Ticket, Time,
+    Signal, TaskFacts, TaskView, Ticket, Time,
 };
 
 /// A scheme with engines without limit; time in milliseconds.
@@ -192,6 +192,30 @@ fn least_work_counts_time_and_not_tasks() {
     world.now = world.now + Duration::from_secs(8); // 2 s are left there, and nothing on the other, by what they cost
     world.send_labelled(1, "#cost=5");
     assert_eq!(world.pick(), 0);
+}
+
+#[test]
+fn what_engines_report_of_others_counts_until_they_report_again() {
+    let mut world = World::new("lsq", 3);
+    let say = |world: &mut World, engine: usize, load| {
+        let signal = Signal { load, at: world.now };
+        world.placement.signal(world.now, world.engines[engine], signal);
+    };
+    say(&mut world, 0, 2);
+    say(&mut world, 1, 5);
+    say(&mut world, 2, 4);
+    assert_eq!(world.sequence(2), [0, 0], "2 and 3 are less than 4");
+    // Of five tasks there two are ours: three are others', also when ours have ended.
+    say(&mut world, 0, 5);
+    assert_eq!(world.pick(), 2);
+    world.end(0, Ticket::default(), 1, 1);
+    world.end(0, Ticket::default(), 1, 1);
+    assert_eq!(world.pick(), 0, "3, 5 and 4");
+    // A report that has not seen what we sent since says nothing against it.
+    world.send(0);
+    say(&mut world, 0, 0);
+    assert_eq!(world.placement.roster().load(world.engines[0]), 1);
+    assert_eq!(world.sequence(4), [0, 0, 0, 2], "1, 5 and 4: until it is no longer less");
 }
 
 #[test]

@@ -68,8 +68,11 @@ pub fn mean_response_s(point: &Point, registry: &Registry) -> Option<(f64, &'sta
     if hwm == 1 {
         return if exponential && !waits_for_all { unit(oracle::mmn_response(n, load), "M/M/n") } else { None };
     }
-    if placement.name() == "sita" && hwm == 0 && point.estimate().ok()? == Estimate::Exact && !exponential {
-        return Some((oracle::sita_e_response(n, load, &oracle::SizeLaw::of(size)?), "SITA-E"));
+    if placement.name() == "sita" && hwm == 0 && point.estimate().ok()? == Estimate::Exact {
+        // Cutoffs that are learned move with what comes, and do better than those of equal load where tails are heavy.
+        let cutoffs: Vec<f64> = serde_json::from_value(parameter("cutoffs")?.clone()).ok()?;
+        let law = oracle::SizeLaw::of(size)?;
+        return (cutoffs.len() + 1 == n).then(|| (oracle::sita_response(&cutoffs, load, &law), "SITA"));
     }
     if !exponential {
         return match (placement.name(), hwm) {

@@ -113,7 +113,9 @@ fn cases(registry: &Registry, full: bool) -> Vec<Case> {
             response("choices[d=2]", 400, 0.9, 0, same),
             response("choices[d=3]", 400, 0.9, 0, same),
             response("plainrandom", 4, 0.7, 0, size("lognormal[scv=4]")),
-            response("sita", 2, 0.7, 0, exact(heavy)),
+            // The cutoff of equal load.
+            response("sita[cutoffs=[1.2877]]", 2, 0.7, 0, exact(heavy)),
+            response("sita[cutoffs=[2]]", 2, 0.5, 0, exact("exponential")),
             response("~srpt", 1, 0.9, 1, size(heavy)),
             response("~las", 1, 0.7, 1, size(heavy)),
             response("~ps", 1, 0.7, 1, size(heavy)),

@@ -11,6 +11,7 @@ mod leastload;
 mod leastwork;
 mod locality;
 mod lru;
+mod lsq;
 mod maglev;
 mod neverqueue;
 mod oneplusbeta;
@@ -39,6 +40,7 @@ pub use leastload::LeastLoad;
 pub use leastwork::LeastWork;
 pub use locality::Locality;
 pub use lru::Lru;
+pub use lsq::Lsq;
 pub use maglev::Maglev;
 pub use neverqueue::NeverQueue;
 pub use oneplusbeta::OnePlusBeta;
@@ -78,6 +80,7 @@ pub(crate) fn register(registry: &mut Registry) -> Result<(), PolicyError> {
         .register::<Jiq>()?
         .register::<Jbt>()?
         .register::<LeastWork>()?
+        .register::<Lsq>()?
         .register::<Sed>()?
         .register::<NeverQueue>()?
         .register::<Sita>()?

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use pointsman_policies::Signal;
+
 use super::{EngineId, InvalidSpec, TaskKey, TaskSpec};
 
 /// Something that happened. `P` is the driver's message, opaque here.
@@ -70,6 +72,13 @@ pub enum Event<'a, P> {
         task: TaskKey,
         /// The attempt of the dispatch.
         attempt: u32,
+    },
+    /// An engine has said how much it has to do.
+    Signal {
+        /// The engine's uuid.
+        engine: &'a str,
+        /// What it said.
+        signal: Signal,
     },
     /// An engine has taken note that it shall drop a task ([`Action::Abort`]).
     AbortNoted {
@@ -200,7 +209,7 @@ pub enum Reason {
     NotRunningThere,
     /// An engine that is up came up again.
     EngineAlreadyUp,
-    /// An engine that is not up went down or was to be drained.
+    /// An engine that is not up went down, was to be drained, or told its load.
     UnknownEngine,
     /// A failed send of an attempt that is over.
     StaleAttempt,

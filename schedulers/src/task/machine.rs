@@ -181,6 +181,10 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             Event::Submit { id, spec, payload, bytes } => self.submit(now, id, spec, payload, bytes),
             Event::Result { id, engine, kind, payload, measured } => self.result(now, id, engine, kind, payload, &measured),
             Event::Answer { task, attempt, kind, payload, measured } => self.answer(now, task, attempt, kind, payload, &measured),
+            Event::Signal { engine, signal } => match self.engines.find(engine).and_then(|id| self.engines.up_ix(id)) {
+                Some(ix) => self.placement.signal(now, ix, signal),
+                None => self.reject(Reason::UnknownEngine),
+            },
             Event::AbortNoted { id, engine } => self.abort_noted(now, id, engine),
             Event::SendFailed { task, attempt } => self.send_failed(now, task, attempt),
             Event::Cancel { id } => match self.find(id) {

@@ -125,6 +125,8 @@ pub struct Point {
     pub failing: f64,
     /// How often those are tried again.
     pub retries: u32,
+    /// How often engines tell every scheduler their load; never without.
+    pub report_every_s: Option<f64>,
     /// How fast engines fetch results from each other.
     pub bandwidth_bytes_per_s: Option<f64>,
     /// Tasks of a run.
@@ -173,6 +175,7 @@ impl Default for Point {
             slow_factor: "deterministic[mean=0.5]".into(),
             failing: 0.0,
             retries: 0,
+            report_every_s: None,
             bandwidth_bytes_per_s: None,
             tasks: 100_000,
             warmup: 0.1,
@@ -295,6 +298,9 @@ impl Point {
         if self.bandwidth_bytes_per_s.is_some_and(|bandwidth| bandwidth.is_nan() || bandwidth <= 0.0) {
             bail!("bandwidth_bytes_per_s must be above 0");
         }
+        if self.report_every_s.is_some_and(|every_s| !(1e-6..1e9).contains(&every_s)) {
+            bail!("report_every_s must be at least 1e-6");
+        }
         let failures = match maybe("lives", self.lives.as_ref())? {
             Some(lives) => Some(Failures { lives, repair: dist("repair", &self.repair)? }),
             None => None,
@@ -319,6 +325,7 @@ impl Point {
             },
             client_link: Link::of(self.client_latency_s),
             detect_s: self.detect_s,
+            report_every_s: self.report_every_s,
             bandwidth_bytes_per_s: self.bandwidth_bytes_per_s,
             failing: self.failing,
             retries: self.retries,

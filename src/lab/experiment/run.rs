@@ -132,6 +132,7 @@ pub fn run_point_live(point: &Point, registry: &Registry, folder: &Path, seed: u
         lives: None,
         slow_every: None,
         failing: 0.0,
+        report_every_s: None,
         bandwidth_bytes_per_s: None,
         ..point.clone()
     };

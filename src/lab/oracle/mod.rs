@@ -6,7 +6,8 @@ mod single;
 
 pub use chain::{hwm_response, jsq_response, weighted_response};
 pub use single::{
-    SizeLaw, fcfs_response, foreground_background_response, mg1_wait, ps_response, sita_e_response, sjf_response, srpt_response,
+    SizeLaw, fcfs_response, foreground_background_response, mg1_wait, ps_response, sita_e_cutoffs, sita_response, sjf_response,
+    srpt_response,
 };
 
 /// Erlang's C: the probability that an arrival waits, `n` servers offered `load` each (Erlang 1917). O(n).

@@ -105,7 +105,8 @@ pub fn ps_response(load: f64, mean: f64) -> f64 {
 pub fn srpt_response(load: f64, law: &SizeLaw) -> f64 {
     let rate = load / law.mean();
     let (first, second) = (law.partial_moments(1), law.partial_moments(2));
-    let (mut residence, mut response) = (0.0, 0.0);
+    // No size is below the first, so up to there nothing holds a task up.
+    let (mut residence, mut response) = (law.x[0], 0.0);
     for (x, share, at) in law.steps() {
         let busy = rate * f64::midpoint(first[at - 1], first[at]);
         residence += (law.x[at] - law.x[at - 1]) / (1.0 - busy);
@@ -142,20 +143,33 @@ pub fn foreground_background_response(load: f64, law: &SizeLaw) -> f64 {
     response
 }
 
-/// Mean response of `n` engines of which each has a range of sizes, cut so that all have the same load: SITA-E (Harchol-Balter, Crovella and Murta 1999).
-pub fn sita_e_response(n: usize, load: f64, law: &SizeLaw) -> f64 {
-    let (mean, first, second) = (law.mean(), law.partial_moments(1), law.partial_moments(2));
+/// Cutoffs between the ranges of sizes of `n` engines, so that all have the same load: SITA-E (Harchol-Balter, Crovella and Murta 1999).
+pub fn sita_e_cutoffs(n: usize, law: &SizeLaw) -> Vec<f64> {
+    let first = law.partial_moments(1);
     let whole = first.last().copied().unwrap_or(0.0);
-    let rate = load * n as f64 / mean;
     let cut = |at: usize| first.partition_point(|&sum| sum < whole * at as f64 / n as f64).min(first.len() - 1);
-    let ranges = (0..n).map(|at| (if at == 0 { 0 } else { cut(at) }, if at + 1 == n { first.len() - 1 } else { cut(at + 1) }));
-    ranges
-        .map(|(from, to)| {
-            let share = law.cdf[to] - law.cdf[from];
-            let (m1, m2) = ((first[to] - first[from]) / share, (second[to] - second[from]) / share);
-            share * (m1 + mg1_wait(rate * share * m1, m1, m2))
-        })
-        .sum()
+    (1..n).map(|at| law.x[cut(at)]).collect()
+}
+
+/// Mean response of engines of which each has a range of sizes of its own, first come first served, cut at ascending `cutoffs`; `load` is their mean load.
+/// Infinite if an engine has more to do than it can.
+pub fn sita_response(cutoffs: &[f64], load: f64, law: &SizeLaw) -> f64 {
+    let (first, second) = (law.partial_moments(1), law.partial_moments(2));
+    let rate = load * (cutoffs.len() + 1) as f64 / law.mean();
+    let last = law.x.len() - 1;
+    let place = |cutoff: f64| law.x.partition_point(|&x| x < cutoff).min(last);
+    let bounds: Vec<usize> = std::iter::once(0).chain(cutoffs.iter().map(|&cutoff| place(cutoff))).chain([last]).collect();
+    let range = |pair: &[usize]| {
+        let (from, to) = (pair[0], pair[1]);
+        let share = law.cdf[to] - law.cdf[from];
+        if share <= 0.0 {
+            return 0.0;
+        }
+        let (m1, m2) = ((first[to] - first[from]) / share, (second[to] - second[from]) / share);
+        let own = rate * share * m1;
+        if own < 1.0 { share * (m1 + mg1_wait(own, m1, m2)) } else { f64::INFINITY }
+    };
+    bounds.windows(2).map(range).sum()
 }
 
 #[cfg(test)]
@@ -182,7 +196,16 @@ mod tests {
         let pareto: Dist = "boundedpareto[alpha=1.5,low=0.3,high=1000]".parse().unwrap();
         let heavy = SizeLaw::of(&pareto).unwrap();
         near(heavy.mean(), pareto.mean());
-        near(sita_e_response(1, 0.7, &heavy), fcfs_response(0.7, &pareto));
-        assert!(sita_e_response(4, 0.7, &heavy) < fcfs_response(0.7, &pareto));
+        near(sita_response(&[], 0.7, &heavy), fcfs_response(0.7, &pareto));
+        assert!(sita_response(&sita_e_cutoffs(4, &heavy), 0.7, &heavy) < fcfs_response(0.7, &pareto));
+        assert_eq!(sita_response(&[1e3 - 1e-6], 0.7, &heavy), f64::INFINITY, "one engine has everything");
+        // Who is alone takes as long as its size, whatever the law and the discipline.
+        for text in ["exponential", "uniform[low=0.5,high=1.5]", "boundedpareto[alpha=1.5,low=0.3,high=1000]", "erlang[k=3]"] {
+            let law = SizeLaw::of(&text.parse().unwrap()).unwrap();
+            for alone in [srpt_response, sjf_response, foreground_background_response] {
+                near(alone(1e-9, &law), law.mean());
+            }
+            near(sita_response(&sita_e_cutoffs(3, &law), 1e-9, &law), law.mean());
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use pointsman_policies::Rng;
+use pointsman_policies::{Rng, Signal};
 use pointsman_schedulers::task::TaskKey;
 
 use crate::lab::draw::Dist;
@@ -89,6 +89,7 @@ pub(super) enum Order {
 pub(super) enum Word {
     Answer(Landed),
     Noted { number: u64, dispatcher: u32 },
+    Load { signal: Signal, dispatcher: u32 },
 }
 
 /// The task that an engine is at.
@@ -195,6 +196,11 @@ impl Engine {
         self.rate = self.rest.model.speed * factor;
         let since_ns = self.at_work?.since_ns;
         Some(self.foresee(since_ns))
+    }
+
+    /// Tasks that it has, waiting and running.
+    pub(super) fn load(&self) -> u32 {
+        self.queue.len() as u32 + u32::from(self.at_work.is_some())
     }
 
     /// Loses everything. Returns what it had done in vain, in nanoseconds.

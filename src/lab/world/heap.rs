@@ -24,8 +24,17 @@ pub(super) enum Happening {
     Missed { engine: u32 },
     /// Another engine takes its place.
     Birth { engine: u32 },
+    /// An engine says how much it has to do.
+    Report { engine: u32 },
     /// A scheduler wanted to be woken.
     Timer { dispatcher: u32 },
+}
+
+impl Happening {
+    /// Whether it comes again and again, and never by itself ends or moves a task.
+    fn is_idle(self) -> bool {
+        matches!(self, Happening::SpeedChange { .. } | Happening::Report { .. })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,11 +61,13 @@ impl PartialOrd for Entry {
 pub(super) struct Heap {
     entries: BinaryHeap<Entry>,
     seq: u64,
+    idle: usize,
 }
 
 impl Heap {
     pub(super) fn push(&mut self, at_ns: u64, what: Happening) {
         self.seq += 1;
+        self.idle += usize::from(what.is_idle());
         self.entries.push(Entry { at_ns, seq: self.seq, what });
     }
 
@@ -65,6 +76,13 @@ impl Heap {
     }
 
     pub(super) fn pop(&mut self) -> Option<(u64, Happening)> {
-        self.entries.pop().map(|entry| (entry.at_ns, entry.what))
+        let Entry { at_ns, what, .. } = self.entries.pop()?;
+        self.idle -= usize::from(what.is_idle());
+        Some((at_ns, what))
+    }
+
+    /// Whether nothing is left that could end or move a task.
+    pub(super) fn is_idle(&self) -> bool {
+        self.idle == self.entries.len()
     }
 }

@@ -147,6 +147,8 @@ pub struct Setup {
     pub client_link: Link,
     /// How long after an engine's death the scheduler hears of it, in seconds.
     pub detect_s: f64,
+    /// How often each engine tells all schedulers its load, in seconds; never without. Reports travel as answers do.
+    pub report_every_s: Option<f64>,
     /// Bytes a second at which an engine fetches results that were made elsewhere, before it begins; at once without.
     pub bandwidth_bytes_per_s: Option<f64>,
     /// The share of runs that fail.
@@ -166,6 +168,7 @@ impl Setup {
             engine_link: Link::default(),
             client_link: Link::default(),
             detect_s: 0.0,
+            report_every_s: None,
             bandwidth_bytes_per_s: None,
             failing: 0.0,
             retries: 0,

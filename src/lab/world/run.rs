@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pointsman_policies::{Admission, Order as TaskOrder, Rebalance, Rng, Scheme, TaskFacts, Time};
+use pointsman_policies::{Admission, Order as TaskOrder, Rebalance, Rng, Scheme, Signal, TaskFacts, Time};
 use pointsman_schedulers::task::{
     Action, Counters, Dependency, Event, Limits, Measured, PolicyChange, ReplyKind, TaskScheduler, TaskSpec,
 };
@@ -154,6 +154,13 @@ impl<S: Scheme> World<S> {
             world.foresee_death(index);
             world.foresee_slowdown(index);
         }
+        if let Some(every_s) = world.setup.report_every_s {
+            // They do not speak in step.
+            let mut phases = Rng::stream(seed, "reports");
+            for index in 0..world.engines.len() {
+                world.heap.push(to_ns(every_s * phases.unit()), Happening::Report { engine: index as u32 });
+            }
+        }
         world
     }
 
@@ -175,7 +182,7 @@ impl<S: Scheme> World<S> {
                         self.hold_back(false);
                     }
                 }
-                None if self.slots.len() == self.free.len() => break,
+                None if self.slots.len() == self.free.len() || self.heap.is_idle() => break,
                 _ => match self.heap.pop() {
                     Some((at, what)) => {
                         self.now_ns = at;
@@ -471,6 +478,11 @@ impl<S: Scheme> World<S> {
                 self.dispatchers[dispatcher as usize].machine.handle(now, Event::AbortNoted { id, engine });
                 dispatcher
             }
+            Word::Load { signal, dispatcher } => {
+                let engine = &self.engines[index].rest.uuid;
+                self.dispatchers[dispatcher as usize].machine.handle(now, Event::Signal { engine, signal });
+                dispatcher
+            }
             Word::Answer(Landed { flight, started_ns, ran_ns }) => {
                 let kind = match flight.outcome {
                     FlightOutcome::Ok => ReplyKind::Ok,
@@ -499,6 +511,18 @@ impl<S: Scheme> World<S> {
             }
         };
         self.act(dispatcher as usize);
+    }
+
+    /// An engine tells all schedulers its load.
+    fn report(&mut self, index: usize) {
+        let Some(every_s) = self.setup.report_every_s else { return };
+        self.heap.push(self.now_ns + to_ns(every_s).max(1), Happening::Report { engine: index as u32 });
+        if self.engines[index].is_alive {
+            let signal = Signal { load: self.engines[index].load(), at: self.now() };
+            for dispatcher in 0..self.dispatchers.len() as u32 {
+                self.tell_scheduler(index, Word::Load { signal, dispatcher });
+            }
+        }
     }
 
     fn foresee_death(&mut self, index: usize) {
@@ -578,6 +602,7 @@ impl<S: Scheme> World<S> {
                     self.done(engine as usize);
                 }
             }
+            Happening::Report { engine } => self.report(engine as usize),
             Happening::SpeedChange { engine } => self.change_speed(engine as usize),
             Happening::Death { engine } => self.die(engine as usize),
             Happening::Missed { engine } => self.miss(engine as usize),

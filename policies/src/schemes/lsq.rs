@@ -1,0 +1,105 @@
+//! Local shortest queue: the least load by the engines' own reports, however old they are, and by what was sent since.
+//! Source: Vargaftik, Keslassy and Orda 2020 (LSQ); how old reports may be to be of use: Mitzenmacher 2000.
+
+use super::{NoParameters, engine_or_defer, stamp_key};
+use crate::index::WinnerTree;
+use crate::{Cx, EngineIx, Named, Needs, Outcome, Pick, PolicyError, Request, Roster, Scheme, Signal, Ticket};
+
+/// The scheme `lsq`. Without reports it is `leastload`.
+#[derive(Clone, Debug, Default)]
+pub struct Lsq {
+    /// Tasks on each engine that others sent, as far as it has told: what it reported less what was ours, which the roster counts.
+    others: Vec<u32>,
+    open: WinnerTree,
+}
+
+impl Lsq {
+    fn others(&self, engine: EngineIx) -> u32 {
+        self.others.get(engine.slot()).copied().unwrap_or(0)
+    }
+
+    fn load(&self, roster: &Roster, engine: EngineIx) -> u32 {
+        roster.load(engine).saturating_add(self.others(engine))
+    }
+
+    fn key(&self, roster: &Roster, engine: EngineIx) -> u128 {
+        u128::from(self.load(roster, engine)) << 64 | stamp_key(roster, engine)
+    }
+
+    fn refresh(&mut self, roster: &Roster, engine: EngineIx) {
+        if roster.is_open(engine) {
+            self.open.set(engine, self.key(roster, engine));
+        } else {
+            self.open.remove(engine);
+        }
+    }
+
+    fn set_others(&mut self, engine: EngineIx, others: u32) {
+        if others > 0 && self.others.len() <= engine.slot() {
+            self.others.resize(engine.slot() + 1, 0);
+        }
+        if let Some(known) = self.others.get_mut(engine.slot()) {
+            *known = others;
+        }
+    }
+}
+
+impl Scheme for Lsq {
+    fn needs(&self) -> Needs {
+        Needs::SIGNAL
+    }
+
+    fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
+        let Lsq { others, open } = self;
+        let key = |engine: EngineIx| {
+            let load = cx.roster.load(engine).saturating_add(others.get(engine.slot()).copied().unwrap_or(0));
+            u128::from(load) << 64 | stamp_key(cx.roster, engine)
+        };
+        let found = open.least(request.candidates, key);
+        if let Some(engine) = found {
+            let load = self.load(cx.roster, engine);
+            cx.consider(engine, |_| f64::from(load));
+        }
+        engine_or_defer(found)
+    }
+
+    fn on_join(&mut self, _cx: &mut Cx<'_>, engine: EngineIx) {
+        self.set_others(engine, 0);
+    }
+
+    fn on_open(&mut self, cx: &mut Cx<'_>, engine: EngineIx) {
+        self.refresh(cx.roster, engine);
+    }
+
+    fn on_close(&mut self, cx: &mut Cx<'_>, engine: EngineIx) {
+        self.refresh(cx.roster, engine);
+    }
+
+    fn on_dispatch(&mut self, cx: &mut Cx<'_>, engine: EngineIx, _request: &Request<'_>) -> Ticket {
+        self.refresh(cx.roster, engine);
+        Ticket::default()
+    }
+
+    fn on_outcome(&mut self, cx: &mut Cx<'_>, engine: EngineIx, _outcome: &Outcome) {
+        self.refresh(cx.roster, engine);
+    }
+
+    fn on_signal(&mut self, cx: &mut Cx<'_>, engine: EngineIx, signal: Signal) {
+        self.set_others(engine, signal.load.saturating_sub(cx.roster.load(engine)));
+        self.refresh(cx.roster, engine);
+    }
+
+    fn check(&self, roster: &Roster) -> Result<(), String> {
+        self.open.check(roster, |engine| self.key(roster, engine))
+    }
+}
+
+impl Named for Lsq {
+    const NAME: &'static str = "lsq";
+    const SUMMARY: &'static str = "least load by the engines' own reports and what was sent since: for several schedulers";
+    const SOURCE: &'static str = "Vargaftik, Keslassy and Orda 2020; Mitzenmacher 2000";
+    type Config = NoParameters;
+    fn build(NoParameters {}: NoParameters) -> Result<Self, PolicyError> {
+        Ok(Lsq::default())
+    }
+}
