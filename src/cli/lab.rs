@@ -1,5 +1,6 @@
 //! `pointsman lab`: experiments in virtual time, their reports, and the lab held against theory.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -284,9 +285,10 @@ fn run_replay(
     }
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     Ok(format!(
-        "{} tasks of {} clients on {} engines, {} left out; beside their own time {:.2} ms one way to an engine, {:.2} ms to the client and back, {:.2} ms of an engine a task\n{table}",
+        "{} tasks of {} clients, calling {} functions, on {} engines, {} left out; beside their own time {:.2} ms one way to an engine, {:.2} ms to the client and back, {:.2} ms of an engine a task\n{table}",
         recording.tasks.len(),
         recording.tasks.iter().map(|task| task.client).max().unwrap_or(0),
+        recording.tasks.iter().map(|task| task.class).collect::<BTreeSet<u64>>().len(),
         recording.engines,
         recording.left_out,
         overheads.link_s * 1e3,

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use pointsman_core::date::Date;
+use pointsman_core::db::unpickle;
 use pointsman_policies::{Hints, Registry};
+use pointsman_schedulers::live::FactReader;
 use pointsman_schedulers::task::TaskSpec;
 use rusqlite::{Connection, OpenFlags};
 use smallvec::SmallVec;
@@ -34,6 +36,10 @@ pub struct RealTask {
     pub engine: u32,
     /// Its client, from 1.
     pub client: u32,
+    /// Which function it called, as the controller told functions apart; 0 if the record does not say.
+    pub class: u64,
+    /// Size of its result.
+    pub result_bytes: u64,
     /// What its label said.
     pub hints: Hints,
     /// Numbers of the tasks that it waited for.
@@ -91,12 +97,13 @@ impl Recording {
 
     fn read_table(connection: &Connection, table: &str) -> anyhow::Result<Recording> {
         let mut rows = connection.prepare(&format!(
-            "SELECT msg_id, submitted, started, completed, received, engine_uuid, client_uuid, metadata, result_metadata, result_content FROM \"{}\" WHERE queue = 'task' ORDER BY submitted",
+            "SELECT msg_id, submitted, started, completed, received, engine_uuid, client_uuid, metadata, result_metadata, result_content, buffers, length(result_buffers) FROM \"{}\" WHERE queue = 'task' ORDER BY submitted",
             table.replace('"', "\"\"")
         ))?;
         let (mut engines, mut clients): (HashMap<String, u32>, HashMap<String, u32>) = (HashMap::new(), HashMap::new());
         let mut numbers: HashMap<String, u64> = HashMap::new();
         let mut recording = Recording { tasks: Vec::new(), engines: 0, policies: None, left_out: 0 };
+        let mut functions = FactReader::default();
         let mut first_ns = None;
         let mut read = rows.query([])?;
         while let Some(row) = read.next()? {
@@ -136,6 +143,8 @@ impl Recording {
                 received_ns: since(received),
                 engine,
                 client,
+                class: functions.class_of(row.get_ref(10)?.as_blob_or_null()?.map(unpickle).unwrap_or_default()),
+                result_bytes: row.get::<_, Option<i64>>(11)?.map_or(0, i64::unsigned_abs),
                 hints: spec.facts.hints,
                 after,
             });
@@ -155,7 +164,7 @@ impl Recording {
             busy_ns[task.engine as usize] += task.completed_ns - task.started_ns;
             collector.see(&Ended {
                 number: number as u64,
-                class: 0,
+                class: task.class,
                 client: task.client,
                 at_ns: task.submitted_ns,
                 started_ns: task.started_ns,
@@ -251,11 +260,11 @@ impl Source for Again<'_> {
         Job {
             at_ns: task.submitted_ns,
             work_ns: task.completed_ns - task.started_ns + self.extra_ns,
-            class: 0,
+            class: task.class,
             client: task.client,
             hints: task.hints,
             after: task.after.clone(),
-            result_bytes: 0,
+            result_bytes: task.result_bytes,
         }
     }
 }

@@ -2,13 +2,15 @@
 
 import contextlib
 import datetime
+import json
 import os
 import sqlite3
+import subprocess
 import time
 
 import ipyparallel as ipp
 import pytest
-from conftest import committed, raises, wait_until
+from conftest import BIN, committed, raises, wait_until
 from ipyparallel.controller.sqlitedb import SQLiteDB
 
 
@@ -106,6 +108,38 @@ def test_pointsman_reads_what_ipyparallel_wrote(fresh, tmp_path):
     assert [rc.get_result(f"old_1_{n}").get(timeout=10) for n in range(3)] == [0, 11, 22]
     rc.purge_hub_results("old_1_0")
     assert rc.hub_history() == ["old_1_1", "old_1_2"]
+
+
+def nap(seconds):
+    import time
+
+    time.sleep(seconds)
+
+
+def twice(number):
+    return 2 * number
+
+
+def test_a_run_is_played_again_from_its_records(fresh, tmp_path):
+    cluster, rc = fresh(2, "--sqlitedb", "--order=shortest[size=estimated]")
+    view = rc.load_balanced_view()
+    sent = [view.apply_async(nap, 0.05) for _ in range(10)] + [view.apply_async(twice, n) for n in range(10)]
+    with view.temp_flags(after=sent[:3]):
+        sent.append(view.apply_async(nap, 0.05))
+    failed = view.apply_async(lambda: 1 / 0)
+    mapped = view.map_async(twice, range(5), chunksize=1)
+    rc.wait([*sent, failed, mapped], timeout=30)
+    wait_until(lambda: committed(tmp_path, "completed IS NOT NULL") == 27)
+    workflow = tmp_path / "run.json"
+    command = ["lab", "replay", str(tmp_path / "tasks.db"), "--placement=plainrandom", "--hwm=0", f"--wfformat={workflow}"]
+    told = subprocess.run([BIN, *command], capture_output=True, text=True, check=True, timeout=60).stdout
+    # What maps is a function like any other, whatever it maps.
+    assert "26 tasks of 1 clients, calling 2 functions, on 2 engines, 1 left out" in told, told
+    assert "replayed: placement leastload[tie=lru], order shortest[size=estimated]" in told, told
+    assert "would have been: placement plainrandom" in told, told
+    tasks = json.loads(workflow.read_text())["workflow"]["specification"]["tasks"]
+    [last] = [task for task in tasks if task["parents"]]
+    assert len(tasks) == 26 and sorted(last["parents"]) == sorted(ar.msg_ids[0] for ar in sent[:3])
 
 
 def test_a_locked_file_delays_no_task_and_catches_up(fresh, tmp_path):

@@ -17,7 +17,7 @@ pub use query::{Necessary, Query, QueryError};
 pub use record::{Field, Key, Patch, Record};
 pub use retention::{Ended, Retention, Status};
 #[cfg(feature = "sqlite")]
-pub use sqlite::SqliteDb;
+pub use sqlite::{SqliteDb, unpickle};
 
 use crate::date::Date;
 

@@ -155,7 +155,8 @@ fn pickle(buffers: &[Bytes]) -> Result<ToSqlOutput<'static>, DbError> {
     pickled.map(ToSqlOutput::from).map_err(|error| DbError::Store(format!("buffers: {error}")))
 }
 
-fn unpickle(blob: &[u8]) -> Vec<Bytes> {
+/// Buffers from what Python pickles a list of bytes to; none if it is something else.
+pub fn unpickle(blob: &[u8]) -> Vec<Bytes> {
     match serde_pickle::from_slice::<Vec<ByteBuf>>(blob, serde_pickle::DeOptions::new()) {
         Ok(list) => list.into_iter().map(|buffer| buffer.into_vec().into()).collect(),
         Err(error) => {

@@ -3,6 +3,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 
+use bytes::Bytes;
 use foldhash::fast::FixedState;
 use pointsman_core::Envelope;
 use pointsman_core::date::Date;
@@ -14,7 +15,7 @@ const HASHED_BYTES: usize = 4096;
 
 /// Hashes what names a class or a client. The seed is fixed: the same function is the same class in every run.
 #[derive(Debug)]
-pub(super) struct FactReader {
+pub struct FactReader {
     hasher: FixedState,
     /// The hash of a buffer that was last found to be, or not to be, the function that runs maps.
     map: u64,
@@ -46,17 +47,18 @@ impl FactReader {
         facts.bytes = request.message().size_bytes() as u64;
         facts.client = self.name(request.identity(0));
         facts.session = self.name(header.session.as_bytes());
-        let mut buffers = request.buffers();
-        if let Some(function) = buffers.next() {
-            facts.class = self.hash(&function);
-            // A map calls the same function whatever it maps; what it maps is its first argument, after the layout of arguments.
-            if self.is_map(facts.class, &function)
-                && let Some(mapped) = buffers.nth(1)
-            {
-                facts.class = self.hash(&mapped);
-            }
-        }
+        facts.class = self.class_of(request.buffers());
         facts
+    }
+
+    /// The class of a request with these buffers: which function it calls; 0 without any.
+    pub fn class_of(&mut self, buffers: impl IntoIterator<Item = Bytes>) -> u64 {
+        let mut buffers = buffers.into_iter();
+        let Some(function) = buffers.next() else { return 0 };
+        let class = self.hash(&function);
+        // A map calls the same function whatever it maps; what it maps is its first argument, after the layout of arguments.
+        let mapped = if self.is_map(class, &function) { buffers.nth(1) } else { None };
+        mapped.map_or(class, |mapped| self.hash(&mapped))
     }
 
     fn is_map(&mut self, hash: u64, function: &[u8]) -> bool {

@@ -8,6 +8,7 @@ mod orders;
 mod tasks;
 
 pub use broadcast::{BroadcastInput, BroadcastSockets, run_broadcast};
+pub use facts::FactReader;
 pub use orders::{LiveChange, SchedulerOrder};
 pub use tasks::{LiveScheduler, Request, TaskInput, TaskOptions, TaskSockets, run_tasks};
 

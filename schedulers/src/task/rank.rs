@@ -148,10 +148,10 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
             State::Ready => self.ready.died(lane, alive),
             State::Parked => {
                 for engine in tasks[key].allowed(self.soft_follow) {
-                    if self.engines.is_up(engine) {
-                        if let Some(parked) = &mut self.engines.get_mut(engine).parked {
-                            parked.died(lane, alive);
-                        }
+                    if self.engines.is_up(engine)
+                        && let Some(parked) = &mut self.engines.get_mut(engine).parked
+                    {
+                        parked.died(lane, alive);
                     }
                 }
             }
