@@ -216,6 +216,18 @@ fn what_engines_report_of_others_counts_until_they_report_again() {
     say(&mut world, 0, 0);
     assert_eq!(world.placement.roster().load(world.engines[0]), 1);
     assert_eq!(world.sequence(4), [0, 0, 0, 2], "1, 5 and 4: until it is no longer less");
+
+    // A report that was a second on its way: what was sent within a second before it was made had not come yet.
+    let mut world = World::new("lsq", 2);
+    for at_ms in [0, 1000, 2000] {
+        world.now = Time::ZERO + Duration::from_millis(at_ms);
+        world.send(0);
+    }
+    world.now = Time::ZERO + Duration::from_millis(2500);
+    let signal = Signal { load: 3, at: Time::ZERO + Duration::from_millis(1500) };
+    world.placement.signal(world.now, world.engines[0], signal);
+    // One of the three was ours, so two are others', and with our three there are five: as many go to the other.
+    assert_eq!(world.sequence(6), [1, 1, 1, 1, 1, 0]);
 }
 
 #[test]

@@ -72,7 +72,8 @@ pub fn mean_response_s(point: &Point, registry: &Registry) -> Option<(f64, &'sta
         // Cutoffs that are learned move with what comes, and do better than those of equal load where tails are heavy.
         let cutoffs: Vec<f64> = serde_json::from_value(parameter("cutoffs")?.clone()).ok()?;
         let law = oracle::SizeLaw::of(size)?;
-        return (cutoffs.len() + 1 == n).then(|| (oracle::sita_response(&cutoffs, load, &law), "SITA"));
+        let response = if cutoffs.len() + 1 == n { oracle::sita_response(&cutoffs, load, &law) } else { f64::INFINITY };
+        return Some((response, "SITA")).filter(|(response, _)| response.is_finite());
     }
     if !exponential {
         return match (placement.name(), hwm) {

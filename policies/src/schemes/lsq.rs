@@ -1,15 +1,20 @@
 //! Local shortest queue: the least load by the engines' own reports, however old they are, and by what was sent since.
 //! Source: Vargaftik, Keslassy and Orda 2020 (LSQ); how old reports may be to be of use: Mitzenmacher 2000.
+//! A report is as old as its way was long, and what was sent as long before it had not come when it was made.
+
+use std::collections::VecDeque;
 
 use super::{NoParameters, engine_or_defer, stamp_key};
 use crate::index::WinnerTree;
-use crate::{Cx, EngineIx, Named, Needs, Outcome, Pick, PolicyError, Request, Roster, Scheme, Signal, Ticket};
+use crate::{Cx, EngineIx, Named, Needs, Outcome, Pick, PolicyError, Request, Roster, Scheme, Signal, Ticket, Time};
 
 /// The scheme `lsq`. Without reports it is `leastload`.
 #[derive(Clone, Debug, Default)]
 pub struct Lsq {
     /// Tasks on each engine that others sent, as far as it has told: what it reported less what was ours, which the roster counts.
     others: Vec<u32>,
+    /// When our tasks on each engine were sent that no report can have counted; no more than are in flight there.
+    unseen: Vec<VecDeque<Time>>,
     open: WinnerTree,
 }
 
@@ -33,15 +38,6 @@ impl Lsq {
             self.open.remove(engine);
         }
     }
-
-    fn set_others(&mut self, engine: EngineIx, others: u32) {
-        if others > 0 && self.others.len() <= engine.slot() {
-            self.others.resize(engine.slot() + 1, 0);
-        }
-        if let Some(known) = self.others.get_mut(engine.slot()) {
-            *known = others;
-        }
-    }
 }
 
 impl Scheme for Lsq {
@@ -50,7 +46,7 @@ impl Scheme for Lsq {
     }
 
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
-        let Lsq { others, open } = self;
+        let Lsq { others, open, .. } = self;
         let key = |engine: EngineIx| {
             let load = cx.roster.load(engine).saturating_add(others.get(engine.slot()).copied().unwrap_or(0));
             u128::from(load) << 64 | stamp_key(cx.roster, engine)
@@ -64,7 +60,12 @@ impl Scheme for Lsq {
     }
 
     fn on_join(&mut self, _cx: &mut Cx<'_>, engine: EngineIx) {
-        self.set_others(engine, 0);
+        if self.others.len() <= engine.slot() {
+            self.others.resize(engine.slot() + 1, 0);
+            self.unseen.resize_with(engine.slot() + 1, VecDeque::new);
+        }
+        self.others[engine.slot()] = 0;
+        self.unseen[engine.slot()].clear();
     }
 
     fn on_open(&mut self, cx: &mut Cx<'_>, engine: EngineIx) {
@@ -76,16 +77,27 @@ impl Scheme for Lsq {
     }
 
     fn on_dispatch(&mut self, cx: &mut Cx<'_>, engine: EngineIx, _request: &Request<'_>) -> Ticket {
+        self.unseen[engine.slot()].push_back(cx.now);
         self.refresh(cx.roster, engine);
         Ticket::default()
     }
 
     fn on_outcome(&mut self, cx: &mut Cx<'_>, engine: EngineIx, _outcome: &Outcome) {
+        let unseen = &mut self.unseen[engine.slot()];
+        while unseen.len() > cx.roster.load(engine) as usize {
+            unseen.pop_front(); // mostly what was sent first ends first
+        }
         self.refresh(cx.roster, engine);
     }
 
     fn on_signal(&mut self, cx: &mut Cx<'_>, engine: EngineIx, signal: Signal) {
-        self.set_others(engine, signal.load.saturating_sub(cx.roster.load(engine)));
+        let age = cx.now.since(signal.at);
+        let unseen = &mut self.unseen[engine.slot()];
+        while unseen.front().is_some_and(|&sent| sent + age <= signal.at) {
+            unseen.pop_front();
+        }
+        let counted = cx.roster.load(engine).saturating_sub(unseen.len() as u32);
+        self.others[engine.slot()] = signal.load.saturating_sub(counted);
         self.refresh(cx.roster, engine);
     }
 

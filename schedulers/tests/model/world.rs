@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use pointsman_policies::admission::Fixed;
-use pointsman_policies::{Axis, Hints, Needs, PolicySpec, Registry, Rng, Scheme, Time};
+use pointsman_policies::{Axis, Hints, Needs, PolicySpec, Registry, Rng, Scheme, Signal, Time};
 use pointsman_schedulers::task::{Action, Dependency, Event, Limits, Measured, ReplyKind, TaskKey, TaskScheduler, TaskSpec};
 
 use super::naive::{Deed, Naive};
@@ -28,6 +28,8 @@ pub(crate) struct World {
     /// Tasks that were accepted and have not ended, and where each was sent last.
     open: BTreeMap<String, Option<(String, TaskKey, u32)>>,
     ended: BTreeSet<String>,
+    /// Every dispatch of each task that there ever was.
+    dispatches: BTreeMap<String, Vec<(String, TaskKey, u32)>>,
     /// Which task each answer belongs to.
     answers: Vec<String>,
     submitted: u64,
@@ -56,6 +58,7 @@ impl World {
             model: with_model.then(|| Naive::new(name, limits)),
             open: BTreeMap::new(),
             ended: BTreeSet::new(),
+            dispatches: BTreeMap::new(),
             answers: Vec::new(),
             submitted: 0,
             story: format!("{limits:?}\n"),
@@ -78,7 +81,7 @@ impl World {
         if self.machine.poll_timeout().is_some_and(|at| at <= self.now) {
             self.tick()?;
         }
-        match self.rng.below(22) {
+        match self.rng.below(23) {
             0 | 1 => self.engine_up(),
             2 => self.engine_down(),
             3 => self.drain(),
@@ -87,6 +90,7 @@ impl World {
             17 => self.send_failed(),
             18 => self.cancel(),
             19 => self.swap(),
+            21 => self.signal(),
             20 => {
                 let paused = self.rng.below(4) == 0;
                 self.pause(paused)
@@ -265,10 +269,39 @@ impl World {
         // Half of those that answer what they were asked do so by its name, and half by its number.
         let event = match sent {
             Some((_, task, attempt)) if answer.is_multiple_of(2) => Event::Answer { task, attempt, kind, payload, measured },
-            _ => Event::Result { id, engine, kind, payload, measured },
+            Some(_) => Event::Result { id, engine, kind, payload, measured },
+            // So do those that answer once more, or after they were given up.
+            None => match self.dispatches.get(id).and_then(|all| all.iter().rfind(|(place, ..)| place == engine)) {
+                Some(&(_, task, attempt)) if answer.is_multiple_of(2) => {
+                    let event = Event::Answer { task, attempt, kind, payload, measured };
+                    self.machine.handle(self.now, event);
+                    return self.settle_rejected(format!("answer {id} from {engine} too late: {kind:?}"));
+                }
+                _ => Event::Result { id, engine, kind, payload, measured },
+            },
         };
         self.machine.handle(self.now, event);
         self.settle(format!("answer {id} from {engine}: {kind:?}"))
+    }
+
+    /// An engine tells its load, if it is there.
+    fn signal(&mut self) -> Result<(), String> {
+        let uuid = if self.rng.below(4) == 0 { "nobody" } else { self.uuid() };
+        let signal = Signal { load: self.rng.below(9) as u32, at: self.now };
+        self.machine.handle(self.now, Event::Signal { engine: uuid, signal });
+        if uuid == "nobody" {
+            return self.settle_rejected("a signal of nobody".into());
+        }
+        self.settle(format!("signal of {uuid}: {}", signal.load))
+    }
+
+    /// What it must reject, and do nothing else.
+    fn settle_rejected(&mut self, what: String) -> Result<(), String> {
+        match self.machine.poll_action() {
+            Some(Action::Reject { .. }) => {}
+            other => return Err(format!("{what}: {other:?} instead of a rejection")),
+        }
+        self.settle(what)
     }
 
     fn send_failed(&mut self) -> Result<(), String> {
@@ -381,6 +414,7 @@ impl World {
                     let uuid = self.machine.uuid(engine).to_owned();
                     let Some(sent) = self.open.get_mut(&id) else { return Err(format!("{id} was sent after its end")) };
                     *sent = Some((uuid.clone(), task, attempt));
+                    self.dispatches.entry(id.clone()).or_default().push((uuid.clone(), task, attempt));
                     deeds.push(Deed::Dispatch { id, engine: uuid, attempt });
                 }
                 Action::Reply { payload: Payload::Answer(answer), .. } => {

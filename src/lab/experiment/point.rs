@@ -47,6 +47,9 @@ pub struct KindSpec {
     pub label: String,
 }
 
+/// What is known of clients is kept in tables by their numbers.
+const MOST_CLIENTS: u32 = 1_000_000;
+
 fn one() -> f64 {
     1.0
 }
@@ -298,6 +301,9 @@ impl Point {
         if self.bandwidth_bytes_per_s.is_some_and(|bandwidth| bandwidth.is_nan() || bandwidth <= 0.0) {
             bail!("bandwidth_bytes_per_s must be above 0");
         }
+        if self.clients > MOST_CLIENTS {
+            bail!("clients must be at most {MOST_CLIENTS}, not {}", self.clients);
+        }
         if self.report_every_s.is_some_and(|every_s| !(1e-6..1e9).contains(&every_s)) {
             bail!("report_every_s must be at least 1e-6");
         }
@@ -364,6 +370,9 @@ impl Point {
             }
             if !(spec.weight > 0.0 && spec.weight.is_finite()) {
                 bail!("kinds[{at}].weight must be above 0");
+            }
+            if spec.client > MOST_CLIENTS {
+                bail!("kinds[{at}].client must be at most {MOST_CLIENTS}, not {}", spec.client);
             }
             let size = dist(&format!("kinds[{at}].size"), &spec.size)?;
             Ok(Kind { weight: spec.weight, size, class: spec.class, client: spec.client, hints })

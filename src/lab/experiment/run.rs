@@ -200,7 +200,7 @@ fn run_tasks(
     finished(Outcome { measures: collector.measures(&totals, None), totals, gantt: Vec::new() })
 }
 
-/// Sizes of the kind that a point's tasks have, but not of those tasks: what is known of them before they come.
+/// Sizes of the kind that a point's tasks have, but not of those tasks: what is known of them before they come. Of a trace they are its own.
 fn sizes_ns(point: &Point, folder: &Path, seed: u64) -> anyhow::Result<Vec<u64>> {
     const ENOUGH: u64 = 200_000;
     let others = Point { tasks: ENOUGH, ..point.clone() };

@@ -8,7 +8,9 @@ use super::run::only_size;
 pub(super) fn references_of(point: &Point) -> Vec<&'static str> {
     let plain_engines = point.speeds == "equal" && point.lives.is_none() && point.slow_every.is_none() && point.failing == 0.0;
     match point.workload {
-        Workload::Stream | Workload::Trace if plain_engines => vec!["one-queue", "srpt", "gittins", "ps", "las"],
+        Workload::Stream if plain_engines => vec!["one-queue", "srpt", "gittins", "ps", "las"],
+        // What is known of a trace's sizes beforehand would be the trace.
+        Workload::Trace if plain_engines => vec!["one-queue", "srpt", "ps", "las"],
         Workload::Graphs if point.graphs == 1 && point.lives.is_none() => {
             if plain_engines {
                 vec!["list", "heft"]

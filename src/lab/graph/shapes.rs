@@ -141,6 +141,7 @@ impl Shape {
                 if width == 0 || !(0.0..=1.0).contains(&density) {
                     return wrong("a width of 0 or a density that is no probability");
                 }
+                let width = width.min(tasks);
                 let mut above: Vec<usize> = Vec::new();
                 while sketch.count < tasks {
                     let count = (1 + rng.below(2 * width - 1)).min(tasks - sketch.count);

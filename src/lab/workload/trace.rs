@@ -1,6 +1,7 @@
 //! Recorded arrivals and durations: the Standard Workload Format, and CSV with named columns. Read leniently where the formats are, and refused with the
 //! line where they are not.
 
+use std::collections::HashMap;
 use std::io::{BufRead, Read};
 
 use pointsman_core::date::Date;
@@ -52,7 +53,7 @@ fn wrong(line: u64, reason: impl Into<String>) -> TraceError {
 /// # Errors
 /// If a line has too few fields, or a field is no number.
 pub fn read_swf(from: impl BufRead) -> Result<Vec<Recorded>, TraceError> {
-    let mut recorded = Vec::new();
+    let (mut recorded, mut users) = (Vec::new(), HashMap::new());
     for (at, text) in from.lines().enumerate() {
         let (line, text) = (at as u64 + 1, text?);
         let text = text.trim();
@@ -62,14 +63,14 @@ pub fn read_swf(from: impl BufRead) -> Result<Vec<Recorded>, TraceError> {
         let fields = text.split_ascii_whitespace().map(str::parse::<f64>).collect::<Result<Vec<f64>, _>>();
         let fields = fields.map_err(|_| wrong(line, "a field is no number"))?;
         let [_, submit_s, _, run_s, ..] = fields[..] else { return Err(wrong(line, "fewer than four fields")) };
-        let field = |at: usize| fields.get(at).copied().filter(|value| *value >= 0.0);
+        let field = |at: usize| fields.get(at).copied().filter(|value| *value >= 0.0 && value.is_finite());
         if run_s < 0.0 {
             continue; // it was cancelled, or nobody knows
         }
         if !(submit_s >= 0.0 && submit_s.is_finite() && run_s.is_finite()) {
             return Err(wrong(line, "submit and run times must be 0 or more"));
         }
-        let client = field(11).map_or(0, |user| user as u32 + 1);
+        let client = field(11).map_or(0, |user| numbered(&mut users, user.to_string()));
         let class = field(13).map_or(0, |executable| hash_name(&format!("executable {executable}")));
         recorded.push(Recorded { at_s: submit_s, run_s, client, class });
     }
@@ -110,8 +111,7 @@ pub fn read_csv(from: impl Read, columns: &Columns) -> Result<Vec<Recorded>, Tra
     let client_column = columns.client.as_deref().map(find).transpose()?;
     let class_column = columns.class.as_deref().map(find).transpose()?;
     let unit_s = columns.unit_s.unwrap_or(1.0);
-    let mut clients: std::collections::HashMap<String, u32> = std::collections::HashMap::new();
-    let mut recorded = Vec::new();
+    let (mut recorded, mut clients) = (Vec::new(), HashMap::new());
     for row in reader.records() {
         let row = row.map_err(|error| wrong(error.position().map_or(0, csv::Position::line), error.to_string()))?;
         let line = row.position().map_or(0, csv::Position::line);
@@ -119,14 +119,17 @@ pub fn read_csv(from: impl Read, columns: &Columns) -> Result<Vec<Recorded>, Tra
         let at_s = moment_s(field(at_column)).ok_or_else(|| wrong(line, format!("'{}' is no time", field(at_column))))?;
         let run_s = field(run_column).parse::<f64>().ok().filter(|run| run.is_finite() && *run >= 0.0).map(|run| run * unit_s);
         let run_s = run_s.ok_or_else(|| wrong(line, format!("'{}' is no duration", field(run_column))))?;
-        let client = client_column.map_or(0, |column| {
-            let next = clients.len() as u32 + 1;
-            *clients.entry(field(column).to_owned()).or_insert(next)
-        });
+        let client = client_column.map_or(0, |column| numbered(&mut clients, field(column).to_owned()));
         let class = class_column.map_or(0, |column| hash_name(field(column)));
         recorded.push(Recorded { at_s, run_s, client, class });
     }
     Ok(from_first(recorded))
+}
+
+/// Clients are numbered from 1 as they come, whatever they are called: a file can not make up more of them than it has lines.
+fn numbered(clients: &mut HashMap<String, u32>, name: String) -> u32 {
+    let next = clients.len() as u32 + 1;
+    *clients.entry(name).or_insert(next)
 }
 
 /// Seconds, or a date.
@@ -198,7 +201,7 @@ mod tests {
         let read = read_swf(swf.as_bytes()).unwrap();
         assert_eq!(
             read.iter().map(|task| (task.at_s, task.run_s, task.client)).collect::<Vec<_>>(),
-            [(0.0, 1.0, 0), (4.5, 20.0, 8)]
+            [(0.0, 1.0, 0), (4.5, 20.0, 1)]
         );
         assert!(read_swf("1 2\n".as_bytes()).unwrap_err().to_string().contains("line 1: fewer"));
         assert!(read_swf("; x\n1 2 x 4\n".as_bytes()).unwrap_err().to_string().contains("line 2"));

@@ -88,8 +88,16 @@ pub(super) enum Order {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Word {
     Answer(Landed),
-    Noted { number: u64, dispatcher: u32 },
-    Load { signal: Signal, dispatcher: u32 },
+    Noted {
+        number: u64,
+        dispatcher: u32,
+    },
+    /// Of the life that says so: what an engine said that has died is nothing that its successor says.
+    Load {
+        signal: Signal,
+        dispatcher: u32,
+        life: u32,
+    },
 }
 
 /// The task that an engine is at.
@@ -122,7 +130,7 @@ pub(super) struct Rest {
     pub(super) model: EngineModel,
     /// Its name; each life has another.
     pub(super) uuid: String,
-    life: u32,
+    pub(super) life: u32,
     /// Messages under way to it and from it, in order and with the moments at which they arrive, and the last such moment of each.
     pub(super) orders: VecDeque<(u64, Order)>,
     pub(super) words: VecDeque<(u64, Word)>,

@@ -26,6 +26,8 @@ pub(super) enum Happening {
     Birth { engine: u32 },
     /// An engine says how much it has to do.
     Report { engine: u32 },
+    /// That reaches a scheduler.
+    Reported { engine: u32 },
     /// A scheduler wanted to be woken.
     Timer { dispatcher: u32 },
 }
@@ -33,7 +35,7 @@ pub(super) enum Happening {
 impl Happening {
     /// Whether it comes again and again, and never by itself ends or moves a task.
     fn is_idle(self) -> bool {
-        matches!(self, Happening::SpeedChange { .. } | Happening::Report { .. })
+        matches!(self, Happening::SpeedChange { .. } | Happening::Report { .. } | Happening::Reported { .. })
     }
 }
 

@@ -467,7 +467,9 @@ impl<S: Scheme> World<S> {
         let arrives = (self.now_ns + delay_ns).max(engine.last_word_ns);
         engine.last_word_ns = arrives;
         engine.words.push_back((arrives, word));
-        self.heap.push(arrives, Happening::AtScheduler { engine: index as u32 });
+        let engine = index as u32;
+        let is_report = matches!(word, Word::Load { .. });
+        self.heap.push(arrives, if is_report { Happening::Reported { engine } } else { Happening::AtScheduler { engine } });
     }
 
     fn hear(&mut self, index: usize, word: Word) {
@@ -478,7 +480,8 @@ impl<S: Scheme> World<S> {
                 self.dispatchers[dispatcher as usize].machine.handle(now, Event::AbortNoted { id, engine });
                 dispatcher
             }
-            Word::Load { signal, dispatcher } => {
+            Word::Load { life, .. } if life != self.engines[index].rest.life => return,
+            Word::Load { signal, dispatcher, .. } => {
                 let engine = &self.engines[index].rest.uuid;
                 self.dispatchers[dispatcher as usize].machine.handle(now, Event::Signal { engine, signal });
                 dispatcher
@@ -519,8 +522,9 @@ impl<S: Scheme> World<S> {
         self.heap.push(self.now_ns + to_ns(every_s).max(1), Happening::Report { engine: index as u32 });
         if self.engines[index].is_alive {
             let signal = Signal { load: self.engines[index].load(), at: self.now() };
+            let life = self.engines[index].rest.life;
             for dispatcher in 0..self.dispatchers.len() as u32 {
-                self.tell_scheduler(index, Word::Load { signal, dispatcher });
+                self.tell_scheduler(index, Word::Load { signal, dispatcher, life });
             }
         }
     }
@@ -589,7 +593,8 @@ impl<S: Scheme> World<S> {
                     self.obey(engine as usize, order);
                 }
             }
-            Happening::AtScheduler { engine } => {
+            // What arrives at the same moment arrives in the order in which it was said, so the first is the one that is meant.
+            Happening::AtScheduler { engine } | Happening::Reported { engine } => {
                 let due = &mut self.engines[engine as usize].rest.words;
                 let due = due.front().is_some_and(|(at, _)| *at <= self.now_ns).then(|| due.pop_front()).flatten();
                 if let Some((_, word)) = due {
