@@ -196,7 +196,7 @@ fn an_experiment_gives_the_same_bytes_on_any_threads_and_after_an_interruption()
     std::fs::write(&runs, text).unwrap();
     run(&at("three"), 2, u64::MAX).unwrap();
     let results = |name: &str| std::fs::read_to_string(at(name).join("results.csv")).unwrap();
-    assert_eq!(results("one").lines().count(), 1 + (8 + 8) * 3);
+    assert_eq!(results("one").lines().count(), 1 + (10 + 8) * 3);
     assert!(results("one") == results("two") && results("one") == results("three"));
 
     let page = report::page(&read_results(&at("one")).unwrap(), None, &registry()).unwrap();
