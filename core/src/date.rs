@@ -19,8 +19,8 @@ impl Date {
         self.0
     }
 
-    /// Reads a date and a time with a `T` or a blank between them (SQLite's files have either), `Z`, `±HH:MM` and `±HHMM` zones with up to nine decimals; without a zone the date counts as UTC, since a controller can not
-    /// know the writer's. Anything else is `None`.
+    /// Reads a date and a time with a `T` or a blank between them (SQLite's files have either), `Z`, `±HH:MM` and `±HHMM` zones with up to
+    /// nine decimals; without a zone the date counts as UTC, since a controller can not know the writer's. Anything else is `None`.
     pub fn parse(text: &str) -> Option<Date> {
         // A bare date or number is not a moment; cheap test before the parser.
         if text.len() < 16 || text.len() > 40 || !text.as_bytes()[..4].iter().all(u8::is_ascii_digit) {

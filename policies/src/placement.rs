@@ -311,9 +311,11 @@ impl<S: Scheme> Placement<S> {
         if self.needs.contains(Needs::SIGNAL) {
             self.tell(now, |scheme, cx| scheme.on_signal(cx, engine, signal));
         }
-        if let Some(shadows) = &mut self.shadows {
-            shadows.signal(now, &self.roster, &self.learned, engine, signal);
-        }
+        self.tell_shadows(now, |scheme, cx| {
+            if scheme.needs().contains(Needs::SIGNAL) {
+                scheme.on_signal(cx, engine, signal);
+            }
+        });
     }
 
     /// Records that a task is no longer on `engine`. Returns whether this opened the engine.

@@ -4,7 +4,7 @@
 use smallvec::SmallVec;
 
 use crate::placement::{InFlight, tell_the_past};
-use crate::{Cx, EngineIx, Learned, Needs, Pick, Request, Rng, Roster, Scheme, Signal, Ticket, Time};
+use crate::{Cx, EngineIx, Learned, Needs, Pick, Request, Rng, Roster, Scheme, Ticket, Time};
 
 /// Nanoseconds from some origin: how a driver lends its clock to those who have none.
 pub type Stopwatch = fn() -> u64;
@@ -103,15 +103,6 @@ impl Shadows {
     pub(crate) fn tell(&mut self, now: Time, roster: &Roster, learned: &Learned, hook: impl Fn(&mut dyn Scheme, &mut Cx<'_>)) {
         for Shadow { scheme, rng, needs, .. } in &mut self.list {
             hook(&mut **scheme, &mut Cx { now, roster, rng, learned: learned.shown(*needs), trace: None });
-        }
-    }
-
-    /// Tells those that listen what an engine says of its load.
-    pub(crate) fn signal(&mut self, now: Time, roster: &Roster, learned: &Learned, engine: EngineIx, signal: Signal) {
-        for Shadow { scheme, rng, needs, .. } in &mut self.list {
-            if needs.contains(Needs::SIGNAL) {
-                scheme.on_signal(&mut Cx { now, roster, rng, learned: learned.shown(*needs), trace: None }, engine, signal);
-            }
         }
     }
 

@@ -18,22 +18,19 @@ pub struct Lsq {
     open: WinnerTree,
 }
 
+/// Tasks on an engine, ours and those of others.
+fn load(others: &[u32], roster: &Roster, engine: EngineIx) -> u32 {
+    roster.load(engine).saturating_add(others.get(engine.slot()).copied().unwrap_or(0))
+}
+
+fn key(others: &[u32], roster: &Roster, engine: EngineIx) -> u128 {
+    u128::from(load(others, roster, engine)) << 64 | stamp_key(roster, engine)
+}
+
 impl Lsq {
-    fn others(&self, engine: EngineIx) -> u32 {
-        self.others.get(engine.slot()).copied().unwrap_or(0)
-    }
-
-    fn load(&self, roster: &Roster, engine: EngineIx) -> u32 {
-        roster.load(engine).saturating_add(self.others(engine))
-    }
-
-    fn key(&self, roster: &Roster, engine: EngineIx) -> u128 {
-        u128::from(self.load(roster, engine)) << 64 | stamp_key(roster, engine)
-    }
-
     fn refresh(&mut self, roster: &Roster, engine: EngineIx) {
         if roster.is_open(engine) {
-            self.open.set(engine, self.key(roster, engine));
+            self.open.set(engine, key(&self.others, roster, engine));
         } else {
             self.open.remove(engine);
         }
@@ -47,14 +44,9 @@ impl Scheme for Lsq {
 
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
         let Lsq { others, open, .. } = self;
-        let key = |engine: EngineIx| {
-            let load = cx.roster.load(engine).saturating_add(others.get(engine.slot()).copied().unwrap_or(0));
-            u128::from(load) << 64 | stamp_key(cx.roster, engine)
-        };
-        let found = open.least(request.candidates, key);
+        let found = open.least(request.candidates, |engine| key(others, cx.roster, engine));
         if let Some(engine) = found {
-            let load = self.load(cx.roster, engine);
-            cx.consider(engine, |_| f64::from(load));
+            cx.consider(engine, |roster| f64::from(load(others, roster, engine)));
         }
         engine_or_defer(found)
     }
@@ -102,7 +94,7 @@ impl Scheme for Lsq {
     }
 
     fn check(&self, roster: &Roster) -> Result<(), String> {
-        self.open.check(roster, |engine| self.key(roster, engine))
+        self.open.check(roster, |engine| key(&self.others, roster, engine))
     }
 }
 

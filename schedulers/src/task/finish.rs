@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use pointsman_policies::{AdmissionCx, Ending, Needs, OrderCx, Outcome, Scheme, Time};
 
 use super::event::{Action, Measured, Reason, ReplyKind};
+use super::ghosts::Ghost;
 use super::known::EngineId;
 use super::machine::{Ended, TaskScheduler};
 use super::rank::size_class;
@@ -40,10 +41,8 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
     pub(super) fn result(&mut self, now: Time, id: &str, engine: &str, kind: ReplyKind, payload: P, measured: &Measured) {
         let Some(key) = self.find(id) else {
             if self.ledger.get(id) != 0 {
-                if let Some(ghost) = self.engines.find(engine).and_then(|place| self.ghosts.take(id, place)) {
-                    return self.release_ghost(now, ghost, measured);
-                }
-                return self.reject(Reason::AlreadyAnswered);
+                let ghost = self.engines.find(engine).and_then(|place| self.ghosts.take(id, place));
+                return self.other_result(now, None, ghost, kind, payload, measured);
             }
             // Nobody has answered it before: its request was handled by an earlier scheduler. Its client may still wait.
             return self.actions.push_back(Action::PassOn { payload });
@@ -52,25 +51,41 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         let (engines, mut runs) = (&self.engines, self.tasks[key].runs.iter());
         match runs.find(|run| *engines.get(run.engine).uuid == *engine).copied() {
             Some(run) => self.result_of_run(now, key, &run, kind, payload, measured),
-            None => match self.engines.find(engine).and_then(|place| self.ghosts.take(id, place)) {
-                Some(ghost) => self.result_of_ghost(now, key, ghost, kind, payload, measured),
-                None => self.reject(Reason::NotRunningThere),
-            },
+            None => {
+                let ghost = self.engines.find(engine).and_then(|place| self.ghosts.take(id, place));
+                self.other_result(now, Some(key), ghost, kind, payload, measured);
+            }
         }
     }
 
     /// The answer to a dispatch.
     pub(super) fn answer(&mut self, now: Time, key: TaskKey, attempt: u32, kind: ReplyKind, payload: P, measured: &Measured) {
-        let is_live = self.tasks.contains_key(key);
-        let run = self.tasks.get(key).and_then(|task| task.runs.iter().find(|run| run.attempt == attempt).copied());
-        match run {
+        let task = self.tasks.get(key);
+        match task.and_then(|task| task.runs.iter().find(|run| run.attempt == attempt).copied()) {
             Some(run) => self.result_of_run(now, key, &run, kind, payload, measured),
-            None => match self.ghosts.take_attempt(key, attempt) {
-                Some(ghost) if is_live => self.result_of_ghost(now, key, ghost, kind, payload, measured),
-                Some(ghost) => self.release_ghost(now, ghost, measured),
-                None if is_live => self.reject(Reason::NotRunningThere),
-                None => self.reject(Reason::AlreadyAnswered),
-            },
+            None => {
+                let live = task.map(|_| key);
+                let ghost = self.ghosts.take_attempt(key, attempt);
+                self.other_result(now, live, ghost, kind, payload, measured);
+            }
+        }
+    }
+
+    /// An answer from where a task is not in flight: of a run that no longer matters, if it is any. The task, if it lives.
+    fn other_result(
+        &mut self,
+        now: Time,
+        live: Option<TaskKey>,
+        ghost: Option<Ghost>,
+        kind: ReplyKind,
+        payload: P,
+        measured: &Measured,
+    ) {
+        match (ghost, live) {
+            (Some(ghost), Some(key)) => self.result_of_ghost(now, key, ghost, kind, payload, measured),
+            (Some(ghost), None) => self.release_ghost(now, ghost, measured),
+            (None, Some(_)) => self.reject(Reason::NotRunningThere),
+            (None, None) => self.reject(Reason::AlreadyAnswered),
         }
     }
 
