@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use super::experiment::Point;
 use super::graph::{Dag, Edge};
 use super::measure::{Collector, Measures};
+use super::workload::numbered;
 use super::world::{Ended, Job, Link, Setup, Source, World};
 use crate::config::Resolved;
 
@@ -125,10 +126,6 @@ impl Recording {
             let spec = text(7).and_then(|text| TaskSpec::parse(text.as_bytes()).ok()).unwrap_or_default();
             let needed = spec.after.ids.iter().chain(&spec.follow.ids);
             let after = needed.filter_map(|id| numbers.get(&**id).copied()).collect();
-            let numbered = |names: &mut HashMap<String, u32>, name: String| {
-                let next = names.len() as u32;
-                *names.entry(name).or_insert(next)
-            };
             let engine = numbered(&mut engines, engine);
             let client = numbered(&mut clients, text(6).unwrap_or_default()) + 1;
             numbers.insert(id.clone(), recording.tasks.len() as u64);

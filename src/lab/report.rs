@@ -1,5 +1,6 @@
 //! Results as a page: one HTML file with tables and charts inside, and the same charts as files. Nothing is fetched from anywhere.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -168,41 +169,32 @@ fn line_of(experiment: &Experiment, point: usize, lines: Option<usize>) -> Strin
 fn curves(known: &Known<'_>, registry: &Registry, axis: usize, lines: Option<usize>, name: &str) -> Vec<(String, Panel)> {
     let experiment = known.experiment();
     let Some(metric) = metric(name) else { return Vec::new() };
-    let varies = |at: usize| {
+    let varies = |at: &usize| {
         (0..experiment.points().len()).any(|point| {
             experiment.points()[point].reference().is_none()
-                && experiment.levels(point)[at] != experiment.levels(experiment.points().len() - 1)[at]
+                && experiment.levels(point)[*at] != experiment.levels(experiment.points().len() - 1)[*at]
         })
     };
-    let rest = |point: usize, only_world: bool| -> Vec<String> {
-        let shown = |at: usize| {
-            varies(at)
-                && at != axis
-                && Some(at) != lines
-                && !(only_world && POLICY_KEYS.contains(&experiment.factors()[at].as_str()))
-        };
-        let parts = (0..experiment.factors().len()).filter(|&at| shown(at));
-        parts.map(|at| format!("{} {}", experiment.factors()[at], experiment.levels(point)[at])).collect()
+    let shown: Vec<usize> =
+        (0..experiment.factors().len()).filter(|&at| at != axis && Some(at) != lines).filter(varies).collect();
+    let named = |point: usize, only_world: bool| -> Vec<String> {
+        let is_policy = |at: usize| POLICY_KEYS.contains(&experiment.factors()[at].as_str());
+        let parts = shown.iter().filter(|&&at| !(only_world && is_policy(at)));
+        parts.map(|&at| format!("{} {}", experiment.factors()[at], experiment.levels(point)[at])).collect()
     };
-    let mut groups: Vec<Vec<String>> = Vec::new();
-    for point in 0..experiment.points().len() {
-        let group = rest(point, false);
+    let all = 0..experiment.points().len();
+    let (rest, worlds): (Vec<_>, Vec<_>) = all.map(|point| (named(point, false), named(point, true))).unzip();
+    let mut groups: Vec<&Vec<String>> = Vec::new();
+    for (point, group) in rest.iter().enumerate() {
         if experiment.points()[point].reference().is_none() && !groups.contains(&group) {
             groups.push(group);
         }
     }
     let mut panels = Vec::new();
     for group in groups {
-        let world: Vec<String> = {
-            let first = (0..experiment.points().len()).find(|&point| rest(point, false) == group);
-            first.map(|point| rest(point, true)).unwrap_or_default()
-        };
+        let world = rest.iter().position(|other| other == group).map(|first| &worlds[first]);
         let belongs = |point: usize| {
-            if experiment.points()[point].reference().is_some() {
-                rest(point, true) == world
-            } else {
-                rest(point, false) == group
-            }
+            if experiment.points()[point].reference().is_some() { Some(&worlds[point]) == world } else { rest[point] == *group }
         };
         let mut names: Vec<String> = Vec::new();
         for point in (0..experiment.points().len()).filter(|&point| belongs(point)) {
@@ -279,10 +271,11 @@ fn axis_label(factor: &str) -> String {
     }
 }
 
-/// A chart for each world with a line for each policy, of what the details of a run have. Its series are left to `line`.
+/// A chart for each world with a line for each policy, of what the details of a run have. Its axes are spread alike.
 fn details(
     known: &Known<'_>,
-    frame: &Panel,
+    [title, x_label, y_label]: [&str; 3],
+    scale: Scale,
     shown: impl Fn(&Detail) -> bool,
     line: impl Fn(&Detail) -> (Vec<Dot>, Look),
 ) -> Vec<Panel> {
@@ -291,25 +284,25 @@ fn details(
             let (points, look) = line(detail(known, point));
             Series { name, points, look, style }
         });
-        let title = if world.is_empty() { frame.title.clone() } else { format!("{} ({world})", frame.title) };
-        Panel { title, series: series.collect(), ..frame.clone() }
+        Panel {
+            title: if world.is_empty() { title.to_owned() } else { format!("{title} ({world})") },
+            x_label: x_label.to_owned(),
+            y_label: y_label.to_owned(),
+            x_scale: scale,
+            y_scale: scale,
+            series: series.collect(),
+            bars: Vec::new(),
+        }
     };
     grouped(known, shown).into_iter().map(panel).collect()
 }
 
 /// Tails of the response.
 fn tails(known: &Known<'_>) -> Vec<Panel> {
-    let frame = Panel {
-        title: "tail of the response".into(),
-        x_label: "response, s".into(),
-        y_label: "share of tasks above".into(),
-        x_scale: Scale::Log,
-        y_scale: Scale::Log,
-        ..Panel::default()
-    };
     details(
         known,
-        &frame,
+        ["tail of the response", "response, s", "share of tasks above"],
+        Scale::Log,
         |detail| detail.tail.len() > 2,
         |detail| {
             // What nearly all tasks take is not the tail.
@@ -321,15 +314,10 @@ fn tails(known: &Known<'_>) -> Vec<Panel> {
 
 /// How busy each engine was, the busiest first.
 fn loads(known: &Known<'_>) -> Vec<Panel> {
-    let frame = Panel {
-        title: "share of time at work".into(),
-        x_label: "engine, busiest first".into(),
-        y_label: "share of time at work".into(),
-        ..Panel::default()
-    };
     details(
         known,
-        &frame,
+        ["share of time at work", "engine, busiest first", "share of time at work"],
+        Scale::Linear,
         |detail| detail.busy.len() > 1,
         |detail| {
             let mut busy = detail.busy.clone();
@@ -342,15 +330,10 @@ fn loads(known: &Known<'_>) -> Vec<Panel> {
 
 /// How well each client was served.
 fn clients(known: &Known<'_>) -> Vec<Panel> {
-    let frame = Panel {
-        title: "mean slowdown by client".into(),
-        x_label: "client".into(),
-        y_label: "mean slowdown".into(),
-        ..Panel::default()
-    };
     details(
         known,
-        &frame,
+        ["mean slowdown by client", "client", "mean slowdown"],
+        Scale::Linear,
         |detail| !detail.clients.is_empty(),
         |detail| (detail.clients.iter().map(|&(x, y)| Dot { x: x as f64, y, range: None }).collect(), Look::Measured),
     )
@@ -545,12 +528,11 @@ fn comparisons(known: &Known<'_>, page: &mut String) {
         let chosen = factors.filter(|(factor, _)| POLICY_KEYS.contains(&factor.as_str()) == policies);
         chosen.map(|(factor, level)| format!("{factor} {level}")).collect::<Vec<_>>().join(", ")
     };
-    let world = |point: usize| named(point, false);
-    let own: Vec<usize> =
-        (0..experiment.points().len()).filter(|&point| experiment.points()[point].reference().is_none()).collect();
+    let mut firsts: HashMap<String, usize> = HashMap::new();
     let mut rows = String::new();
-    for &point in &own {
-        let Some(&first) = own.iter().find(|&&other| world(other) == world(point)) else { continue };
+    for point in (0..experiment.points().len()).filter(|&point| experiment.points()[point].reference().is_none()) {
+        let world = named(point, false);
+        let first = *firsts.entry(world.clone()).or_insert(point);
         let pairs = known.values(first, name).iter().zip(known.values(point, name));
         let ratios: Vec<f64> = pairs.filter(|(a, b)| **a > 0.0 && **b > 0.0).map(|(a, b)| (b / a).ln()).collect();
         if first == point || ratios.len() < 2 {
@@ -567,7 +549,7 @@ fn comparisons(known: &Known<'_>, page: &mut String) {
         let _ = write!(
             rows,
             "<tr><td class=\"l\">{}</td><td class=\"l\">{}</td><td class=\"l\">{}</td><td>{:.4}</td><td>{low:.4} to {high:.4}</td><td class=\"{class}\">{verdict}</td></tr>",
-            escape(&world(point)),
+            escape(&world),
             escape(&named(point, true)),
             escape(&named(first, true)),
             estimate.mean.exp()

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 
-use super::queue::{Present, arrive, end};
+use super::queue::{Present, arrive, divide_work, end};
 use crate::lab::world::{Ended, Source, Totals};
 
 /// Between two ages at which the index is looked at, this share of the tasks that have come so far goes on.
@@ -157,8 +157,7 @@ pub fn run_gittins(index: &Index, engines: usize, source: &mut impl Source, mut 
         }
         totals.most_live = totals.most_live.max(served.tasks.len() + parked.len());
     }
-    let each_ns = totals.busy_ns[0] / engines as u64;
-    totals.busy_ns = vec![each_ns; engines];
+    divide_work(&mut totals, engines);
     totals
 }
 

@@ -53,10 +53,14 @@ pub fn run(discipline: Discipline, engines: usize, source: &mut impl Source, mut
         Discipline::Fcfs | Discipline::Srpt => served_one_each(discipline, engines, source, &mut watch),
         Discipline::Sharing | Discipline::LeastAttained => shared(discipline, engines, source, &mut watch),
     };
-    // Engines are alike here: each has its share of what was done.
+    divide_work(&mut totals, engines);
+    totals
+}
+
+/// Engines are alike here: each has its share of what was done.
+pub(super) fn divide_work(totals: &mut Totals, engines: usize) {
     let each_ns = totals.busy_ns.iter().sum::<u64>() / engines as u64;
     totals.busy_ns = vec![each_ns; engines];
-    totals
 }
 
 pub(super) fn arrive(source: &mut impl Source, number: u64) -> Present {

@@ -11,4 +11,5 @@ pub use arrivals::{ArrivalKind, Arrivals};
 pub use closed::Closed;
 pub use graphs::{GraphEnd, Graphs};
 pub use stream::{Estimate, Kind, Stream};
+pub(super) use trace::numbered;
 pub use trace::{Columns, Playback, Recorded, TraceError, read_csv, read_swf};

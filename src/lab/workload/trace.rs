@@ -70,7 +70,7 @@ pub fn read_swf(from: impl BufRead) -> Result<Vec<Recorded>, TraceError> {
         if !(submit_s >= 0.0 && submit_s.is_finite() && run_s.is_finite()) {
             return Err(wrong(line, "submit and run times must be 0 or more"));
         }
-        let client = field(11).map_or(0, |user| numbered(&mut users, user.to_string()));
+        let client = field(11).map_or(0, |user| numbered(&mut users, user.to_string()) + 1);
         let class = field(13).map_or(0, |executable| hash_name(&format!("executable {executable}")));
         recorded.push(Recorded { at_s: submit_s, run_s, client, class });
     }
@@ -119,17 +119,17 @@ pub fn read_csv(from: impl Read, columns: &Columns) -> Result<Vec<Recorded>, Tra
         let at_s = moment_s(field(at_column)).ok_or_else(|| wrong(line, format!("'{}' is no time", field(at_column))))?;
         let run_s = field(run_column).parse::<f64>().ok().filter(|run| run.is_finite() && *run >= 0.0).map(|run| run * unit_s);
         let run_s = run_s.ok_or_else(|| wrong(line, format!("'{}' is no duration", field(run_column))))?;
-        let client = client_column.map_or(0, |column| numbered(&mut clients, field(column).to_owned()));
+        let client = client_column.map_or(0, |column| numbered(&mut clients, field(column).to_owned()) + 1);
         let class = class_column.map_or(0, |column| hash_name(field(column)));
         recorded.push(Recorded { at_s, run_s, client, class });
     }
     Ok(from_first(recorded))
 }
 
-/// Clients are numbered from 1 as they come, whatever they are called: a file can not make up more of them than it has lines.
-fn numbered(clients: &mut HashMap<String, u32>, name: String) -> u32 {
-    let next = clients.len() as u32 + 1;
-    *clients.entry(name).or_insert(next)
+/// Clients and engines are numbered from 0 as they come, whatever they are called: a file can not make up more of them than it has lines.
+pub(in crate::lab) fn numbered(names: &mut HashMap<String, u32>, name: String) -> u32 {
+    let next = names.len() as u32;
+    *names.entry(name).or_insert(next)
 }
 
 /// Seconds, or a date.

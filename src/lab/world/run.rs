@@ -1,5 +1,6 @@
 //! The turning of the crank: each happening is given to the machine that it concerns, and what that answers becomes happenings.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use pointsman_policies::{Admission, Order as TaskOrder, Rebalance, Rng, Scheme, Signal, TaskFacts, Time};
@@ -587,17 +588,13 @@ impl<S: Scheme> World<S> {
             }
             Happening::AtEngine { engine } => {
                 // What was under way to an engine that died is no longer there.
-                let due = &mut self.engines[engine as usize].rest.orders;
-                let due = due.front().is_some_and(|(at, _)| *at <= self.now_ns).then(|| due.pop_front()).flatten();
-                if let Some((_, order)) = due {
+                if let Some(order) = take_due(&mut self.engines[engine as usize].rest.orders, self.now_ns) {
                     self.obey(engine as usize, order);
                 }
             }
             // What arrives at the same moment arrives in the order in which it was said, so the first is the one that is meant.
             Happening::AtScheduler { engine } | Happening::Reported { engine } => {
-                let due = &mut self.engines[engine as usize].rest.words;
-                let due = due.front().is_some_and(|(at, _)| *at <= self.now_ns).then(|| due.pop_front()).flatten();
-                if let Some((_, word)) = due {
+                if let Some(word) = take_due(&mut self.engines[engine as usize].rest.words, self.now_ns) {
                     self.hear(engine as usize, word);
                 }
             }
@@ -639,6 +636,12 @@ const NOWHERE: u32 = u32::MAX;
 
 /// The number of no job: its slot is free.
 const NOBODY: u64 = u64::MAX;
+
+/// The first message under way, if it has arrived.
+fn take_due<M>(under_way: &mut VecDeque<(u64, M)>, now_ns: u64) -> Option<M> {
+    let is_due = under_way.front().is_some_and(|(at_ns, _)| *at_ns <= now_ns);
+    if is_due { under_way.pop_front().map(|(_, message)| message) } else { None }
+}
 
 fn to_ns(seconds: f64) -> u64 {
     (seconds * 1e9) as u64
