@@ -168,6 +168,10 @@ fn show(answer: &Value, as_json: bool) {
         table.add_row([engine["id"].to_string(), state, engine["in_flight"].to_string(), engine["hwm"].to_string(), speed]);
     }
     println!("{table}");
+    for kind in answer["given_up"].as_array().map(Vec::as_slice).unwrap_or_default() {
+        let text = |key: &str| kind[key].as_str().unwrap_or("?").to_owned();
+        println!("refused or given up, {}: {}: {}", text("part"), text("kind"), kind["count"]);
+    }
     let shadows = state["shadows"].as_array().map(Vec::as_slice).unwrap_or_default();
     if !shadows.is_empty() {
         let mut table = comfy_table::Table::new();

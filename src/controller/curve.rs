@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use pointsman_core::net::files::{read_json, write_atomically};
-use pointsman_core::net::{Clock, Complaints};
+use pointsman_core::net::{Clock, Complaints, Tally};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Curve;
@@ -123,9 +123,9 @@ impl Gate {
     }
 
     /// Answers until told to stop.
-    pub(super) fn serve(&self, stop: &pointsman_core::net::Mailbox<()>) -> anyhow::Result<()> {
+    pub(super) fn serve(&self, stop: &pointsman_core::net::Mailbox<()>, tally: &Tally) -> anyhow::Result<()> {
         let mut told = Vec::new();
-        let (clock, mut complaints) = (Clock::default(), Complaints::new("gate"));
+        let (clock, mut complaints) = (Clock::default(), Complaints::new("gate", tally));
         loop {
             let mut items = [zmq::PollItem::from_fd(stop.fd(), zmq::POLLIN), self.socket.as_poll_item(zmq::POLLIN)];
             match zmq::poll(&mut items, -1) {

@@ -11,7 +11,6 @@ mod taps;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -20,7 +19,7 @@ use pointsman_core::db::{MemoryDb, NoDb, SqliteDb, TaskDb};
 use pointsman_core::hub::driver::{self as hub_driver, HubInput, HubSockets, Outlet, Records};
 use pointsman_core::hub::{DaskOrder, EnginesState, Hub, HubConfig};
 use pointsman_core::net::files::{RemoveOnDrop, read_json, write_atomically};
-use pointsman_core::net::{Mailbox, Outbox, fresh_id};
+use pointsman_core::net::{Mailbox, Outbox, Tally, fresh_id};
 use pointsman_core::relay::{Command, NoTap, Pairing, Relay};
 use pointsman_core::{Multipart, Session, Signer};
 use pointsman_policies::{Axis, Registry, Time};
@@ -60,6 +59,7 @@ pub struct Controller {
     engine_file: EngineFile,
     context: zmq::Context,
     policies: Arc<PolicyDesk>,
+    tally: Tally,
 }
 
 impl Controller {
@@ -207,6 +207,7 @@ impl Controller {
 
         let keeps_records = config.records.store != Store::None;
         let mut crew = Crew::new()?;
+        let tally = Tally::default();
         let (hub_outbox, hub_mailbox) = Mailbox::<HubInput>::new(HUB_BACKLOG.0, HUB_BACKLOG.1)?;
         let (tasks_outbox, tasks_mailbox) = Mailbox::<TaskInput>::new(NEWS_BACKLOG.0, NEWS_BACKLOG.1)?;
         let (tree_outbox, tree_mailbox) = Mailbox::<BroadcastInput>::new(NEWS_BACKLOG.0, NEWS_BACKLOG.1)?;
@@ -230,7 +231,13 @@ impl Controller {
         }
         let mut scheduler = TaskScheduler::new(scheme, limits, seed);
         scheduler.change(Time::ZERO, others);
-        let mut options = TaskOptions { log_decisions: config.policy.log_decisions, decisions: None, shadows, keeps_records };
+        let mut options = TaskOptions {
+            tally: tally.clone(),
+            log_decisions: config.policy.log_decisions,
+            decisions: None,
+            shadows,
+            keeps_records,
+        };
         if let Some(path) = config.policy.decision_file.as_ref().filter(|_| options.log_decisions > 0) {
             options.decisions = Some(decision_file(path)?);
         }
@@ -242,6 +249,7 @@ impl Controller {
             config.policy.admission.is_none(),
             tasks_outbox.clone(),
             hub_outbox.clone(),
+            tally.clone(),
         );
         let desk = Arc::new(desk);
         let sockets = TaskSockets { clients: task_in.0, engines: task_out.0, control };
@@ -256,14 +264,16 @@ impl Controller {
         let stop = Box::new(move || {
             stop.send_always(BroadcastInput::Stop);
         });
-        crew.start("broadcast", stop, move || Ok(run_broadcast(tree, sockets, &tree_mailbox)?))?;
+        let counts = tally.clone();
+        crew.start("broadcast", stop, move || Ok(run_broadcast(tree, sockets, &tree_mailbox, &counts)?))?;
 
         if let Some(gate) = gate {
             let (outbox, mailbox) = Mailbox::new(1, usize::MAX)?;
             let stop = Box::new(move || {
                 outbox.send_always(());
             });
-            crew.start("gate", stop, move || gate.serve(&mailbox))?;
+            let counts = tally.clone();
+            crew.start("gate", stop, move || gate.serve(&mailbox, &counts))?;
         }
         let dask = if config.dask.allow {
             let (outbox, mailbox) = Mailbox::new(64, usize::MAX)?;
@@ -307,10 +317,9 @@ impl Controller {
             live: 0,
             room_for_engines,
         };
-        let listening = Arc::new(AtomicBool::new(false));
-        let started = listening;
+        let counts = tally.clone();
         crew.start_main("hub", stop, move || {
-            Ok(hub_driver::run(hub, sockets, &hub_mailbox, to_self, records, &mut outlet, &started)?)
+            Ok(hub_driver::run(hub, sockets, &hub_mailbox, to_self, records, &mut outlet, &counts)?)
         })?;
 
         let mut files = RemoveOnDrop::default();
@@ -324,7 +333,7 @@ impl Controller {
             files.keep();
         }
         tracing::info!("listening; clients find this controller by {}", client_path.display());
-        Ok(Controller { crew, files, client_path, engine_path, client_file, engine_file, context, policies: desk })
+        Ok(Controller { crew, files, client_path, engine_path, client_file, engine_file, context, policies: desk, tally })
     }
 
     /// The file for clients.
@@ -352,18 +361,26 @@ impl Controller {
         self.policies.clone()
     }
 
+    /// What was refused, given up or lost so far, by kind.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     /// A handle by which another thread can stop this controller.
     pub fn stopper(&self) -> Stopper {
         self.crew.stopper()
     }
 
-    /// Waits for the end, whatever brings it, and takes everything down within two seconds.
+    /// Waits for the end, whatever brings it, and takes everything down within four seconds.
     pub fn wait(mut self) -> Ending {
         let ending = self.crew.wait();
         drop(self.files);
         if !self.crew.finish() {
             // Terminating a context waits for its sockets, and a thread that does not stop keeps its own.
             std::mem::forget(self.context);
+        }
+        for (part, kind, count) in self.tally.counts() {
+            tracing::info!("in all, {part}: {kind}: {count}");
         }
         ending
     }

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pointsman_core::hub::driver::HubInput;
-use pointsman_core::net::Outbox;
+use pointsman_core::net::{Outbox, Tally};
 use pointsman_policies::{Axis, NamedSchemes, PolicyError, PolicySpec, Registry};
 use pointsman_schedulers::live::{LiveChange, SchedulerOrder, TaskInput};
 use pointsman_schedulers::task::PolicyChange;
@@ -45,6 +45,7 @@ pub(crate) struct PolicyDesk {
     in_force: Mutex<InForce>,
     tasks: Outbox<TaskInput>,
     hub: Outbox<HubInput>,
+    tally: Tally,
 }
 
 impl PolicyDesk {
@@ -54,8 +55,9 @@ impl PolicyDesk {
         admission_is_default: bool,
         tasks: Outbox<TaskInput>,
         hub: Outbox<HubInput>,
+        tally: Tally,
     ) -> Self {
-        PolicyDesk { registry, in_force: Mutex::new(InForce { policies, admission_is_default }), tasks, hub }
+        PolicyDesk { registry, in_force: Mutex::new(InForce { policies, admission_is_default }), tasks, hub, tally }
     }
 
     fn in_force(&self) -> MutexGuard<'_, InForce> {
@@ -79,7 +81,11 @@ impl PolicyDesk {
 
     fn order(&self, in_force: &mut InForce, errand: Errand) -> Result<SchedulerOrder, String> {
         Ok(match errand {
-            Errand::Show => SchedulerOrder::Show(json!({"policies": in_force.policies})),
+            Errand::Show => {
+                let count = |(part, kind, count)| json!({"part": part, "kind": kind, "count": count});
+                let given_up: Vec<Value> = self.tally.counts().into_iter().map(count).collect();
+                SchedulerOrder::Show(json!({"policies": in_force.policies, "given_up": given_up}))
+            }
             Errand::Set { policies } => self.set(in_force, &policies)?,
             Errand::Pause => SchedulerOrder::Pause(true),
             Errand::Resume => SchedulerOrder::Pause(false),

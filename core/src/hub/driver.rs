@@ -2,7 +2,6 @@
 //! what it says. Every source has its bounded turn; records go to a thread of their own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -15,7 +14,7 @@ pub use super::store::Records;
 use super::store::{self, Calls, Job};
 use crate::Multipart;
 use crate::db::{DbError, Patch};
-use crate::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Outbox, Port, PortError, Taken, wait};
+use crate::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Outbox, Port, PortError, Taken, Tally, wait};
 
 /// Messages taken from one source before the next has its turn.
 const BURST: usize = 64;
@@ -76,7 +75,7 @@ pub struct HubSockets {
     pub pong: zmq::Socket,
 }
 
-/// Runs a hub until it says stop.
+/// Runs a hub until it says stop. What it and the store give up is counted in the tally.
 ///
 /// # Errors
 /// If libzmq fails or the store's thread can not be started.
@@ -87,11 +86,12 @@ pub fn run(
     to_self: Outbox<HubInput>,
     records: Records,
     outlet: &mut dyn Outlet,
-    started: &AtomicBool,
+    tally: &Tally,
 ) -> Result<(), PortError> {
     let (jobs, job_mailbox) = Mailbox::new(MAX_JOBS, MAX_JOB_BYTES).map_err(|_| PortError::Other(zmq::Error::EMFILE))?;
     let calls = Calls::default();
-    let store = store::start(records, job_mailbox, calls.clone(), to_self).map_err(|_| PortError::Other(zmq::Error::ENOMEM))?;
+    let store =
+        store::start(records, job_mailbox, calls.clone(), to_self, tally).map_err(|_| PortError::Other(zmq::Error::ENOMEM))?;
     sockets.notifications.set_xpub_verbose(true)?; // each new subscriber shows itself, not only the first
     let mut driver = Driver {
         queries: sockets.queries.into_iter().map(Port::from).collect(),
@@ -99,7 +99,7 @@ pub fn run(
         ping: sockets.ping.into(),
         pong: sockets.pong.into(),
         clock: Clock::default(),
-        complaints: Complaints::new("hub"),
+        complaints: Complaints::new("hub", tally),
         jobs: jobs.clone(),
         calls: calls.clone(),
         // The query socket that each identity came by; with one socket it is never asked.
@@ -109,7 +109,6 @@ pub fn run(
         gathers: false,
         save_at: None,
     };
-    started.store(true, Ordering::Release);
     let outcome = driver.serve(&mut hub, inputs, outlet, &store);
     if outcome.is_ok() {
         outlet.engines_changed(&hub.engines_state());

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::driver::HubInput;
 use super::machine::DbCall;
 use crate::db::{DbError, Patch, Retention, TaskDb};
-use crate::net::{Clock, Complaints, Mailbox, Outbox};
+use crate::net::{Clock, Complaints, Mailbox, Outbox, Tally};
 
 /// How long merged records may wait for their commit.
 const COMMIT_AFTER: Duration = Duration::from_millis(500);
@@ -94,7 +94,9 @@ pub(super) fn start(
     jobs: Mailbox<Job>,
     calls: Calls,
     replies: Outbox<HubInput>,
+    tally: &Tally,
 ) -> std::io::Result<JoinHandle<()>> {
+    let complaints = Complaints::new("records", tally);
     std::thread::Builder::new().name("records".into()).spawn(move || {
         let keeper = Keeper {
             db: records.db,
@@ -102,7 +104,7 @@ pub(super) fn start(
             calls,
             replies,
             clock: Clock::default(),
-            complaints: Complaints::new("records"),
+            complaints,
             taken: VecDeque::new(),
             commit_at: None,
             retry_at: None,

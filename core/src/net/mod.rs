@@ -9,7 +9,7 @@ mod mailbox;
 mod port;
 
 pub use clock::Clock;
-pub use complaints::Complaints;
+pub use complaints::{Complaints, Tally};
 pub use frame::Frame;
 pub use mailbox::{Mailbox, Outbox, Taken};
 pub use port::{FrameBuf, Opened, Port, PortError, pack, wait};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Port, PortError, wait};
+use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Port, PortError, Tally, wait};
 use pointsman_core::{Envelope, Parts};
 
 use super::BURST;
@@ -36,7 +36,12 @@ pub struct BroadcastSockets {
 ///
 /// # Errors
 /// If libzmq fails.
-pub fn run_broadcast(tree: Broadcast, sockets: BroadcastSockets, inputs: &Mailbox<BroadcastInput>) -> Result<(), PortError> {
+pub fn run_broadcast(
+    tree: Broadcast,
+    sockets: BroadcastSockets,
+    inputs: &Mailbox<BroadcastInput>,
+    tally: &Tally,
+) -> Result<(), PortError> {
     let root = Port::from(sockets.root);
     let leaves: Vec<Port> = sockets.leaves.into_iter().map(Port::from).collect();
     for leaf in &leaves {
@@ -49,7 +54,7 @@ pub fn run_broadcast(tree: Broadcast, sockets: BroadcastSockets, inputs: &Mailbo
         root,
         leaves,
         clock: Clock::default(),
-        complaints: Complaints::new("broadcast"),
+        complaints: Complaints::new("broadcast", tally),
     };
     let mut buffer = FrameBuf::default();
     let mut batch = Vec::new();

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use pointsman_core::hub::driver::HubInput;
-use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Opened, Outbox, Port, PortError, pack, wait};
+use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Opened, Outbox, Port, PortError, Tally, pack, wait};
 use pointsman_core::wire::{self, ErrorContent, Header, Parent, ReplyMetadata, Status};
 use pointsman_core::{Envelope, LARGE_FRAME_BYTES, Multipart, Session, Signer};
 use pointsman_policies::{NamedSchemes, Needs, Scheme, Time};
@@ -69,6 +69,8 @@ pub(super) fn stopwatch() -> u64 {
 /// What else a scheduler's thread does.
 #[derive(Default)]
 pub struct TaskOptions {
+    /// Where what is given up is counted.
+    pub tally: Tally,
     /// How many decisions are kept with their reasons; 0 for none.
     pub log_decisions: usize,
     /// Where each of them goes besides, as JSON. What does not fit is left out and counted.
@@ -104,7 +106,7 @@ pub fn run_tasks(
         session,
         clock: Clock::default(),
         facts: FactReader::default(),
-        complaints: Complaints::new("tasks"),
+        complaints: Complaints::new("tasks", &options.tally),
         decisions: options.decisions,
         decisions_sent: 0,
     };
@@ -307,7 +309,8 @@ impl Driver {
             lost += u64::from(out.try_send(decision.to_json()).is_err());
         }
         if lost > 0 {
-            self.complain("decision lost", format_args!("the file is too slow, {lost} decisions not written"));
+            let detail = format_args!("the file is too slow, {lost} decisions not written");
+            self.complaints.note_many(self.clock.now(), "decision lost", lost, detail);
         }
     }
 
