@@ -20,7 +20,7 @@ use pointsman_core::hub::driver::{self as hub_driver, HubInput, HubSockets, Outl
 use pointsman_core::hub::{DaskOrder, EnginesState, Hub, HubConfig};
 use pointsman_core::net::files::{RemoveOnDrop, read_json, write_atomically};
 use pointsman_core::net::{Mailbox, Outbox, Tally, fresh_id};
-use pointsman_core::relay::{Command, NoTap, Pairing, Relay};
+use pointsman_core::relay::{Command, KnownPeers, NoTap, Pairing, Relay};
 use pointsman_core::{Multipart, Session, Signer};
 use pointsman_policies::{Axis, Registry, Time};
 use pointsman_schedulers::broadcast::Broadcast;
@@ -212,6 +212,7 @@ impl Controller {
         let (tasks_outbox, tasks_mailbox) = Mailbox::<TaskInput>::new(NEWS_BACKLOG.0, NEWS_BACKLOG.1)?;
         let (tree_outbox, tree_mailbox) = Mailbox::<BroadcastInput>::new(NEWS_BACKLOG.0, NEWS_BACKLOG.1)?;
 
+        let known = KnownPeers::default();
         for (name, front, back, pairing) in [
             ("mux", mux_in.0, mux_out.0, Pairing::Swap),
             ("control", control_in.0, control_out.0, Pairing::Swap),
@@ -222,10 +223,11 @@ impl Controller {
                 outbox.send_always(Command::Terminate);
             });
             if name == "control" {
-                let relay = Relay::new(front, back, pairing, NoTap)?;
+                let relay = Relay::new(front, back, pairing, NoTap)?.counted_as(name, &tally).knowing(known.clone());
                 crew.start(name, stop, move || Ok(relay.run(&commands)?))?;
             } else {
-                let relay = Relay::new(front, back, pairing, HubTap::new(name, hub_outbox.clone(), keeps_records))?;
+                let tap = HubTap::new(name, hub_outbox.clone(), keeps_records).counted_in(&tally);
+                let relay = Relay::new(front, back, pairing, tap)?.counted_as(name, &tally).knowing(known.clone());
                 crew.start(name, stop, move || Ok(relay.run(&commands)?))?;
             }
         }
@@ -312,6 +314,7 @@ impl Controller {
             tree: tree_outbox,
             dask,
             policies: desk.clone(),
+            known,
             to_hub: hub_outbox,
             state_path,
             live: 0,
@@ -392,6 +395,7 @@ struct Schedulers {
     tree: Outbox<BroadcastInput>,
     dask: Option<Outbox<DaskInput>>,
     policies: Arc<PolicyDesk>,
+    known: KnownPeers,
     to_hub: Outbox<HubInput>,
     state_path: PathBuf,
     live: u64,
@@ -400,6 +404,7 @@ struct Schedulers {
 
 impl Outlet for Schedulers {
     fn engine_up(&mut self, uuid: &str, number: u64) {
+        self.known.add(uuid.as_bytes());
         self.tasks.send_always(TaskInput::EngineUp(uuid.into(), number));
         self.tree.send_always(BroadcastInput::EngineUp(uuid.into(), number));
         self.live += 1;
@@ -415,6 +420,7 @@ impl Outlet for Schedulers {
     }
 
     fn engine_down(&mut self, uuid: &str, _number: u64) {
+        self.known.remove(uuid.as_bytes());
         self.live = self.live.saturating_sub(1);
         self.tasks.send_always(TaskInput::EngineDown(uuid.into()));
         self.tree.send_always(BroadcastInput::EngineDown(uuid.into()));

@@ -18,5 +18,5 @@ mod store;
 
 pub use engines::{EngineNumber, EnginesState};
 pub use hearts::Hearts;
-pub use machine::{Action, Copied, Counters, DaskAddress, DaskOrder, DbCall, DbReply, Event, Hub, HubConfig, Now, Reason, Topic};
+pub use machine::{Action, Copied, DaskAddress, DaskOrder, DbCall, DbReply, Event, Hub, HubConfig, Now, Reason, Topic};
 pub use news::TaskNews;

@@ -17,7 +17,6 @@ use crate::wire::{self, ErrorContent, Header, Parent, ReplyMetadata, Status};
 
 impl Hub {
     pub(super) fn copied(&mut self, now: Now, topic: Topic, envelope: &Envelope) {
-        self.counters.copies += 1;
         if let Err(refused) = self.session.admit(envelope) {
             return self.reject(Reason::Refused(refused));
         }
@@ -45,7 +44,6 @@ impl Hub {
     }
 
     pub(super) fn task_news(&mut self, now: Now, news: TaskNews) {
-        self.counters.copies += 1;
         match news {
             TaskNews::Submitted { id, request } => {
                 let is_new = self.begin(now, &id, None);
