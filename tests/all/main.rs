@@ -6,6 +6,7 @@ mod demo;
 mod hostile;
 mod interop;
 mod lab_files;
+mod loss;
 mod native;
 mod parsers;
 mod policy;
