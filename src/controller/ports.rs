@@ -131,6 +131,29 @@ impl<'a> Binder<'a> {
         Ok(Some(socket))
     }
 
+    /// Binds the monitor's socket where the configuration says. It obeys the rules of all others.
+    pub(super) fn bind_monitor(&mut self, url: &str, may_be_remote: bool) -> anyhow::Result<zmq::Socket> {
+        let bound = (|| {
+            let (scheme, address) = url.split_once("://").context("no address: give tcp://ADDRESS:PORT or ipc://PATH")?;
+            match scheme {
+                "tcp" => {
+                    let (ip, _) = address.rsplit_once(':').context("no port: give tcp://ADDRESS:PORT")?;
+                    check_interface(Transport::Tcp, ip, self.curve.is_some() || may_be_remote)?;
+                }
+                "ipc" => {}
+                other => bail!("'{other}' is no transport: give tcp://ADDRESS:PORT or ipc://PATH"),
+            }
+            let socket = self.socket(zmq::XPUB, "monitor", Side::Client)?;
+            socket.set_sndhwm(super::monitor::BACKLOG)?;
+            socket.bind(url)?;
+            Ok(socket)
+        })();
+        let socket = bound.with_context(|| format!("controller.monitor_url {url}"))?;
+        let endpoint = socket.get_last_endpoint()?.unwrap_or_default();
+        tracing::info!("copies of all traffic can be watched on {}", endpoint);
+        Ok(socket)
+    }
+
     /// Says it if there were ports to take, but too few: behind a firewall, the others are the ones that nobody reaches.
     pub(super) fn say_if_too_few(&self) {
         if self.former.is_none() && self.chosen > 0 && self.random > 0 {
