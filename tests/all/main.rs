@@ -9,4 +9,5 @@ mod lab_files;
 mod native;
 mod parsers;
 mod policy;
+mod refused;
 mod world;

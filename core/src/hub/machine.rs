@@ -248,19 +248,6 @@ pub enum Reason {
     UnknownEngine,
 }
 
-/// What a hub has seen so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Requests answered.
-    pub queries: u64,
-    /// Copies taken in.
-    pub copies: u64,
-    /// Messages rejected.
-    pub rejected: u64,
-    /// Engines registered, ever.
-    pub registered: u64,
-}
-
 /// A request in flight.
 #[derive(Debug)]
 pub(super) struct InFlight {
@@ -302,7 +289,6 @@ pub struct Hub {
     /// When the first of the controllers that took over from one another started.
     since: Option<Date>,
     pub(super) actions: VecDeque<Action>,
-    pub(super) counters: Counters,
 }
 
 /// How often the ping is repeated while engines are coming, and for how long after the last of them asked.
@@ -337,7 +323,6 @@ impl Hub {
             next_call: 0,
             since: None,
             actions: VecDeque::new(),
-            counters: Counters::default(),
         }
     }
 
@@ -425,11 +410,6 @@ impl Hub {
         self.republish_at.map_or(next, |at| next.min(at))
     }
 
-    /// What it has seen so far.
-    pub fn counters(&self) -> Counters {
-        self.counters
-    }
-
     fn is_probing(&self, now: Duration) -> bool {
         now < self.probe_until && !self.engines.pending.is_empty()
     }
@@ -443,7 +423,6 @@ impl Hub {
     }
 
     pub(super) fn reject(&mut self, reason: Reason) {
-        self.counters.rejected += 1;
         self.actions.push_back(Action::Reject(reason));
     }
 
@@ -504,7 +483,6 @@ impl Hub {
     /// A pending engine is there.
     fn confirm(&mut self, now: Now, uuid: &str) {
         let Some(number) = self.engines.confirm(uuid) else { return };
-        self.counters.registered += 1;
         tracing::info!("engine {number} ({uuid}) registered");
         self.actions.push_back(Action::EngineUp { uuid: uuid.into(), number });
         self.actions.push_back(Action::EnginesChanged);

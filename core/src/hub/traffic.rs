@@ -18,7 +18,6 @@ use crate::wire::{self, ErrorContent, Header, Parent, ReplyMetadata, Status};
 
 impl Hub {
     pub(super) fn copied(&mut self, now: Now, topic: Topic, envelope: &Envelope) {
-        self.counters.copies += 1;
         if let Err(refused) = self.session.admit(envelope) {
             return self.reject(Reason::Refused(refused));
         }
@@ -51,7 +50,6 @@ impl Hub {
     }
 
     pub(super) fn task_news(&mut self, now: Now, news: TaskNews) {
-        self.counters.copies += 1;
         let packer = self.session.packer();
         let as_json = |envelope: Envelope| match packer.message_as_json(&envelope) {
             Ok(Cow::Borrowed(_)) => Some(envelope),

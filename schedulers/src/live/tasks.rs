@@ -3,12 +3,13 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::os::fd::AsFd as _;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use pointsman_core::hub::driver::HubInput;
-use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Opened, Outbox, Port, PortError, Tally, pack, wait};
+use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, MAX_FRAMES, Mailbox, Opened, Outbox, Port, PortError, Tally, pack, wait};
 use pointsman_core::wire::{self, ErrorContent, Parent, ReplyMetadata, Status};
 use pointsman_core::{Envelope, LARGE_FRAME_BYTES, Multipart, Session};
 use pointsman_policies::{NamedSchemes, Needs, Scheme, Time};
@@ -53,7 +54,7 @@ pub enum TaskInput {
 
 /// The scheduler's sockets, bound.
 pub struct TaskSockets {
-    /// ROUTER for clients.
+    /// ROUTER for clients; made mandatory, so that an answer to nobody is known.
     pub clients: zmq::Socket,
     /// ROUTER for engines; made mandatory, so that a dispatch to nobody comes back.
     pub engines: zmq::Socket,
@@ -95,6 +96,7 @@ pub fn run_tasks(
     options: TaskOptions,
 ) -> Result<(), PortError> {
     sockets.engines.set_router_mandatory(true)?;
+    sockets.clients.set_router_mandatory(true)?;
     let mut driver = Driver {
         machine,
         clients: sockets.clients.into(),
@@ -172,7 +174,6 @@ impl Driver {
                 }
                 self.request()?;
                 self.act()?;
-                self.buffer.let_go_of_large();
             }
             for _ in 0..BURST {
                 if !self.receive(Channel::Control)? {
@@ -194,7 +195,7 @@ impl Driver {
             // What is idle is looked at when there is nothing else to do, and now and then.
             if !busy || turn.is_multiple_of(8) {
                 let timeout = if busy { Some(Duration::ZERO) } else { due.map(|at| at - self.now()) };
-                wait(&[&self.engines, &self.clients, &self.control], [inputs.fd()], timeout)?;
+                wait(&[&self.engines, &self.clients, &self.control], [inputs.as_fd()], timeout)?;
             }
         }
     }
@@ -232,8 +233,8 @@ impl Driver {
 
     /// Hands over what there is to tell the hub.
     pub(super) fn tell_hub(&mut self) {
-        if let Some(trouble) = self.hub.flush() {
-            self.complain("record lost", trouble);
+        if let Some((kind, count, why)) = self.hub.flush() {
+            self.complaints.note_many(self.clock.now(), kind, count, why);
         }
     }
 
@@ -243,6 +244,10 @@ impl Driver {
 
     /// Takes in the request that has just been received.
     fn request(&mut self) -> Result<(), PortError> {
+        if let Some(beginning) = self.buffer.beginning_of_too_long() {
+            let beginning = Multipart::pack(beginning);
+            return self.deny(admit::too_long(&beginning, self.session.signer(), self.session.packer(), MAX_FRAMES));
+        }
         let message = pack(self.buffer.frames_mut());
         self.submit(message, false)
     }
@@ -300,11 +305,15 @@ impl Driver {
         let content = ErrorContent::new(ename, evalue).to_json();
         let parts = self.session.compose("apply_reply", Clock::date(), &parent, br#"{"status":"error"}"#, content);
         let sent = self.clients.send_parts(std::iter::once(&client[..]).chain(parts.iter().map(Vec::as_slice)));
-        unless_gone(sent)
+        self.unless_gone(sent)
     }
 
     /// Takes in the reply that has just been received.
     fn result(&mut self) -> Result<(), PortError> {
+        if let Some(beginning) = self.buffer.beginning_of_too_long() {
+            let beginning = Multipart::pack(beginning);
+            return self.result_too_long(&beginning);
+        }
         let read = match Opened::new(self.buffer.frames()) {
             Ok(reply) if reply.identity_count() == 2 => read_reply(&reply, &self.session),
             Ok(_) => Err(("malformed reply", "it has other than two identities".to_owned())),
@@ -327,6 +336,36 @@ impl Driver {
         let payload = Request { kept, serial: self.received, status };
         let now = self.now();
         self.machine.handle(now, Event::Result { id: &id, engine: &engine, kind, payload, measured: Measured { run, bytes } });
+        self.act()
+    }
+
+    /// A result of more frames than are taken: its task has failed, as its engine has nothing else to say.
+    fn result_too_long(&mut self, beginning: &Multipart) -> Result<(), PortError> {
+        let frames: Vec<Frame> = beginning.frames().map(Frame::copy_of).collect();
+        let read = match Opened::new(&frames) {
+            Ok(reply) if reply.identity_count() == 2 => read_reply(&reply, &self.session),
+            _ => Err(("malformed reply", format!("more than {MAX_FRAMES} frames, and not those of a reply"))),
+        };
+        let (id, engine) = match read {
+            Ok(read) => (read.id.into_owned(), read.engine.to_owned()),
+            Err((kind, detail)) => {
+                self.complain(kind, detail);
+                return Ok(());
+            }
+        };
+        let evalue = format!(
+            "the result has more than {MAX_FRAMES} frames: each large array or byte string in it travels in a frame of its own; return fewer \
+             and larger ones"
+        );
+        self.complain("malformed reply", format_args!("{evalue} (task {})", id.escape_debug()));
+        let content = ErrorContent::new("ValueError", evalue).to_json();
+        let metadata = json!({"status": "error", "engine": engine}).to_string();
+        let parts = self.session.compose("apply_reply", Clock::date(), beginning.frame(5), metadata.as_bytes(), content);
+        let identities = [beginning.frame(0), beginning.frame(1)];
+        let message = Arc::new(Multipart::pack(identities.into_iter().chain(parts.iter().map(Vec::as_slice))));
+        let payload = Request { kept: Envelope::open(message).ok(), serial: 0, status: Status::Error };
+        let (now, kind) = (self.now(), ReplyKind::Failed);
+        self.machine.handle(now, Event::Result { id: &id, engine: &engine, kind, payload, measured: Measured::default() });
         self.act()
     }
 
@@ -400,18 +439,25 @@ impl Driver {
         let frames = std::iter::once(uuid.as_bytes()).chain(parts.iter().map(Vec::as_slice));
         match self.control.send_parts(frames) {
             Ok(()) => {}
-            Err(PortError::NoSuchPeer | PortError::NotNow) => return Ok(()),
+            Err(error @ (PortError::NoSuchPeer | PortError::NotNow)) => {
+                self.complain("abort not sent", format_args!("of task '{id}': {error}; it stays where it is"));
+                return Ok(());
+            }
             Err(error) => return Err(error),
         }
         if self.aborts.len() == MAX_ABORTS {
             self.aborts.pop_front();
+            self.complain("abort forgotten", "too many are waited for; its task stays where it is");
         }
         self.aborts.push_back((request, id.into(), uuid.into()));
         Ok(())
     }
 
     fn abort_noted(&mut self) {
-        let Ok(reply) = Envelope::open(Arc::new(self.buffer.pack())) else { return };
+        let reply = match Envelope::open(Arc::new(self.buffer.pack())) {
+            Ok(reply) => reply,
+            Err(malformed) => return self.complain("malformed reply", malformed),
+        };
         if let Err(refused) = self.session.signer().verify(reply.signature(), reply.parts()) {
             return self.complain("refused reply", refused);
         }
@@ -453,7 +499,27 @@ impl Driver {
                 }
             }
         };
-        unless_gone(sent) // the records have it
+        self.unless_gone(sent)
+    }
+
+    /// What came of an answer to a client: one that has gone does not wait for it.
+    fn unless_gone(&mut self, sent: Result<(), PortError>) -> Result<(), PortError> {
+        match sent {
+            Err(PortError::NoSuchPeer | PortError::NotNow) => {
+                self.complain("reply to a client that has gone", self.where_it_is());
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Where a client that has gone finds an answer when it is back.
+    fn where_it_is(&self) -> &'static str {
+        if self.hub.keeps_records() {
+            "the records have it: a client can ask for it by the task's id"
+        } else {
+            "no records are kept"
+        }
     }
 
     fn fail(&mut self, id: &str, kind: FailKind, engine: Option<EngineId>, payload: &Request) -> Result<(), PortError> {
@@ -474,7 +540,8 @@ impl Driver {
         let parts = parts.iter().map(Vec::as_slice);
         let message = Multipart::pack(identities.iter().copied().chain(parts));
         if !client.is_empty() {
-            unless_gone(self.clients.send_parts(message.frames()))?;
+            let sent = self.clients.send_parts(message.frames());
+            self.unless_gone(sent)?;
         }
         let of_nobody = Multipart::pack(std::iter::once(&b""[..]).chain(message.frames().skip(identities.len())));
         if let Ok(reply) = Envelope::open(Arc::new(of_nobody)) {
@@ -492,14 +559,6 @@ impl Driver {
                 tracing::debug!("scheduler: {reason:?}");
             }
         }
-    }
-}
-
-/// A client that has gone does not wait for its answer.
-fn unless_gone(sent: Result<(), PortError>) -> Result<(), PortError> {
-    match sent {
-        Err(PortError::NoSuchPeer | PortError::NotNow) => Ok(()),
-        outcome => outcome,
     }
 }
 
