@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::task::{Call, TaskRequest};
-use super::{PeerError, RemoteError, connect};
+use super::{PeerError, RemoteError, check_language, connect};
 use crate::connection_file::ClientFile;
 use crate::net::{Clock, Frame, FrameBuf, Port, PortError, fresh_id};
 use crate::wire::{self, Header, Parent, ReplyMetadata, Status};
@@ -48,8 +48,9 @@ impl Client {
     /// Connects, and waits for the hub's first answer.
     ///
     /// # Errors
-    /// If nobody answers within `timeout`.
+    /// If nobody answers within `timeout`, or the file says another packer or signature scheme than JSON and HMAC-SHA256.
     pub fn connect(context: &zmq::Context, file: &ClientFile, timeout: Duration) -> Result<Client, PeerError> {
+        check_language(&file.common)?;
         let session = Session::new(Signer::new(file.common.key.as_bytes()), fresh_id(), "pointsman", std::process::id());
         let dealer = |port: u16| connect(context, zmq::DEALER, b"", &file.common, port).map(Port::from);
         let notifications = connect(context, zmq::SUB, b"", &file.common, file.notification)?;
