@@ -107,8 +107,10 @@ fn what_takes_no_time_is_known_to_take_none() {
             format!(r#"{{"id":"{name}","runtimeInSeconds":{seconds}}}"#),
         )
     };
-    let (specs, runs): (Vec<String>, Vec<String>) =
-        [("a", 9.0), ("b", 4.0), ("c", 1.0), ("d", 0.0), ("e", 0.0)].map(|(name, seconds)| task(name, seconds)).into_iter().unzip();
+    let (specs, runs): (Vec<String>, Vec<String>) = [("a", 9.0), ("b", 4.0), ("c", 1.0), ("d", 0.0), ("e", 0.0)]
+        .map(|(name, seconds)| task(name, seconds))
+        .into_iter()
+        .unzip();
     let text = format!(
         r#"{{"name":"w","schemaVersion":"1.5","workflow":{{"specification":{{"tasks":[{}],"files":[]}},"execution":{{"tasks":[{}]}}}}}}"#,
         specs.join(","),
@@ -116,7 +118,8 @@ fn what_takes_no_time_is_known_to_take_none() {
     );
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("zeros.json"), text).unwrap();
-    let base = "workload = \"graphs\"\ngraph = [\"zeros.json\"]\nengines = 1\nhwm = 1\norder = \"shortest\"\nestimate = \"exact\"";
+    let base =
+        "workload = \"graphs\"\ngraph = [\"zeros.json\"]\nengines = 1\nhwm = 1\norder = \"shortest\"\nestimate = \"exact\"";
     let outcome = run(base, folder.path());
     let mut ends: Vec<f64> = outcome.gantt.iter().map(|bar| bar.2).collect();
     ends.sort_by(f64::total_cmp);

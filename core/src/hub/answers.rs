@@ -275,7 +275,7 @@ impl Hub {
 
     /// A request under the identity of nobody: the scheduler keeps its answer to itself.
     pub(super) fn for_nobody(&self, header: Vec<u8>, metadata: Vec<u8>, content: Vec<u8>, buffers: &[Bytes]) -> Arc<Multipart> {
-        let parts = self.session.seal(header, b"{}".to_vec(), metadata, content);
+        let parts = self.session.compose_under(header, b"{}", &metadata, content);
         debug_assert_eq!(parts[0], DELIMITER);
         let frames = std::iter::once(&b""[..]).chain(parts.iter().map(Vec::as_slice));
         Arc::new(Multipart::pack(frames.chain(buffers.iter().map(|buffer| &buffer[..]))))
