@@ -9,6 +9,7 @@ pub mod db;
 pub mod hub;
 mod ledger;
 mod message;
+pub mod renew;
 mod session;
 pub mod wire;
 pub mod zmtp;

@@ -11,7 +11,7 @@ use super::engines::EngineNumber;
 use super::machine::{Action, DaskAddress, DbCall, DbReply, Hub, InFlight, Now};
 use crate::db::{DbError, Key, Keys, MAX_ANSWER_BYTES, Patch, Record, Status, TaskDb};
 use crate::wire::ErrorContent;
-use crate::{DELIMITER, Multipart};
+use crate::{DELIMITER, Multipart, renew};
 
 /// Who asked, and with which header.
 #[derive(Clone, Debug)]
@@ -317,13 +317,15 @@ impl Hub {
         if let Some(record) = records.iter().find(|record| lacks_request(record)) {
             return Err(Failure::own("OSError", format!("{}: {REQUEST_NOT_KEPT}", record.id)));
         }
+        let is_readable = |record: &&Record| record.json(Key::Header).is_some_and(|header| renew::renewed(header, now.date).is_some());
+        if let Some(record) = records.iter().find(|record| !is_readable(record)) {
+            return Err(Failure::own("OSError", format!("{}: {UNREADABLE_REQUEST}", record.id)));
+        }
         let mut resubmitted = Map::new();
         for record in records {
             let new_id = self.session.next_msg_id();
-            let mut header = record.value(Key::Header);
-            header["msg_id"] = json!(new_id);
-            header["date"] = json!(now.date);
-            let header = header.to_string().into_bytes();
+            let header = record.json(Key::Header).and_then(|header| renew::renewed_as(header, &new_id, now.date));
+            let Some(header) = header else { continue }; // it has been looked at
             let json_of = |key| record.json(key).map_or_else(|| b"{}".to_vec(), |json| json.to_vec());
             let (metadata, content) = (json_of(Key::Metadata), json_of(Key::Content));
             let message = self.for_nobody(header.clone(), metadata.clone(), content.clone(), &record.buffers);
@@ -349,6 +351,8 @@ impl Hub {
         Ok(())
     }
 }
+
+pub(super) const UNREADABLE_REQUEST: &str = "the task's header in the records is not a JSON object: it can not be sent again";
 
 pub(super) const REQUEST_NOT_KEPT: &str =
     "the task's arguments were not kept: too large for the store of task records, or more than it could take just then";
