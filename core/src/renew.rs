@@ -6,75 +6,159 @@ use std::fmt;
 use std::ops::Range;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::Envelope;
 use crate::date::Date;
 use crate::session::{Parts, Session};
+use crate::{Envelope, Packer};
 
 /// The header with this date in place of its own; one that happens to be the same is moved on by a microsecond, so that the bytes always
-/// differ. Nothing if it is no JSON object. O(bytes).
-pub fn renewed(header: &[u8], date: Date) -> Option<Vec<u8>> {
-    let with = |date: Date| with_texts(header, [("date", &date.to_string())]);
+/// differ. Nothing if it is no object of this packer's. O(bytes).
+pub fn renewed(packer: Packer, header: &[u8], date: Date) -> Option<Vec<u8>> {
+    let with = |date: Date| with_texts(packer, header, [("date", &date.to_string())]);
     let renewed = with(date)?;
     if renewed == header { with(Date::from_unix_us(date.as_unix_us() + 1)) } else { Some(renewed) }
 }
 
 /// The same under another id, for a request that is to be told from the one it repeats.
-pub fn renewed_as(header: &[u8], msg_id: &str, date: Date) -> Option<Vec<u8>> {
-    with_texts(header, [("msg_id", msg_id), ("date", &date.to_string())])
+pub fn renewed_as(packer: Packer, header: &[u8], msg_id: &str, date: Date) -> Option<Vec<u8>> {
+    with_texts(packer, header, [("msg_id", msg_id), ("date", &date.to_string())])
 }
 
-/// A request, signed anew under a new date; parent header, metadata and content are the same. Nothing if its header is no JSON object.
+/// A request, signed anew under a new date; parent header, metadata and content are the same. Nothing if its header is no object.
 /// O(bytes of the four parts): its buffers are not part of what is signed.
 pub fn resealed(session: &Session, request: &Envelope, date: Date) -> Option<Parts> {
     let [header, parent, metadata, content] = request.parts();
-    Some(session.seal(renewed(header, date)?, parent.to_vec(), metadata.to_vec(), content.to_vec()))
+    let header = renewed(session.packer(), header, date)?;
+    Some(session.seal(header, parent.to_vec(), metadata.to_vec(), content.to_vec()))
 }
 
-/// A JSON object with these strings under these keys, wherever the keys stand in it, or before all else where they do not.
-fn with_texts<const N: usize>(json: &[u8], texts: [(&str, &str); N]) -> Option<Vec<u8>> {
-    let open = json.len() - json.trim_ascii_start().len();
-    if json.get(open) != Some(&b'{') {
-        return None;
+/// An object with these strings under these keys, wherever the keys stand in it, or before all else where they do not.
+fn with_texts<const N: usize>(packer: Packer, part: &[u8], texts: [(&str, &str); N]) -> Option<Vec<u8>> {
+    let keys = texts.map(|(key, _)| key);
+    let (open, found) = match packer {
+        Packer::Json => find_in_json(part, keys)?,
+        Packer::Msgpack => find_in_msgpack(part, keys)?,
+    };
+    let absent = || texts.iter().enumerate().filter(|(at, _)| found.iter().all(|(which, _)| which != at)).map(|(_, text)| text);
+    let mut whole = Vec::with_capacity(part.len() + 64);
+    match packer {
+        Packer::Json => {
+            whole.extend_from_slice(&part[..open]);
+            let absent: Vec<String> = absent().map(|(key, text)| format!("\"{key}\": {}", Value::from(*text))).collect();
+            whole.extend_from_slice(absent.join(", ").as_bytes());
+            if !absent.is_empty() && part[open..].trim_ascii_start().first() != Some(&b'}') {
+                whole.extend_from_slice(b", ");
+            }
+        }
+        Packer::Msgpack => {
+            let more = absent().count();
+            if more == 0 {
+                whole.extend_from_slice(&part[..open]);
+            } else {
+                whole.push(0xdf);
+                whole.extend_from_slice(&(pairs(part)? + more as u32).to_be_bytes());
+            }
+            absent().for_each(|(key, text)| whole.extend([packer.write(key), packer.write(text)].concat()));
+        }
     }
-    let found = Values { json, keys: texts.map(|(key, _)| key) }.find()?;
-    let quoted = texts.map(|(_, text)| serde_json::Value::from(text).to_string());
-    let mut whole = Vec::with_capacity(json.len() + 64);
-    whole.extend_from_slice(&json[..=open]);
-    let absent = texts.iter().zip(&quoted).enumerate().filter(|(at, _)| found.iter().all(|(which, _)| which != at));
-    let absent: Vec<String> = absent.map(|(_, ((key, _), text))| format!("\"{key}\": {text}")).collect();
-    whole.extend_from_slice(absent.join(", ").as_bytes());
-    if !absent.is_empty() && json[open + 1..].trim_ascii_start().first() != Some(&b'}') {
-        whole.extend_from_slice(b", ");
-    }
-    let mut from = open + 1;
+    let mut from = open;
     for (which, range) in found {
-        whole.extend_from_slice(&json[from..range.start]);
-        whole.extend_from_slice(quoted[which].as_bytes());
+        whole.extend_from_slice(&part[from..range.start]);
+        whole.extend_from_slice(&packer.write(texts[which].1));
         from = range.end;
     }
-    whole.extend_from_slice(&json[from..]);
+    whole.extend_from_slice(&part[from..]);
     Some(whole)
 }
 
-/// Looks for the values of some keys of an object and says where in the bytes they are.
-struct Values<'j, const N: usize> {
-    json: &'j [u8],
-    keys: [&'j str; N],
-}
+/// Where an object begins to have something in it; and of some keys, which it has and where their values are, in the order in which they
+/// stand there.
+type Found = (usize, Vec<(usize, Range<usize>)>);
 
-impl<'j, const N: usize> Values<'j, N> {
-    /// Which of the keys, and where its value is, in the order in which they stand there.
-    fn find(self) -> Option<Vec<(usize, Range<usize>)>> {
-        let mut reader = serde_json::Deserializer::from_slice(self.json);
-        let found = reader.deserialize_map(self).ok()?;
-        reader.end().ok()?;
-        Some(found)
+/// How many pairs a msgpack object says to have.
+fn pairs(part: &[u8]) -> Option<u32> {
+    let number = |bytes: usize| Some(part.get(1..=bytes)?.iter().fold(0, |number, &byte| number << 8 | u32::from(byte)));
+    match part.first()? {
+        marker @ 0x80..=0x8f => Some(u32::from(marker & 0x0f)),
+        0xde => number(2),
+        0xdf => number(4),
+        _ => None,
     }
 }
 
-impl<'j, const N: usize> Visitor<'j> for Values<'j, N> {
+fn find_in_msgpack<const N: usize>(part: &[u8], keys: [&str; N]) -> Option<Found> {
+    Packer::Msgpack.check(part).ok()?;
+    let open = match part[0] {
+        0xde => 3,
+        0xdf => 5,
+        _ => 1,
+    };
+    let (mut at, mut found) = (open, Vec::new());
+    for _ in 0..pairs(part)? {
+        let value = behind_msgpack(part, at)?;
+        let end = behind_msgpack(part, value)?;
+        // A key is text: its bytes are the last of it.
+        let is = |key: &&str| part[at..value].ends_with(key.as_bytes()) && part[at..value] == Packer::Msgpack.write(*key);
+        found.extend(keys.iter().position(is).map(|which| (which, value..end)));
+        at = end;
+    }
+    Some((open, found))
+}
+
+/// The index behind the value that begins there, in msgpack that has been checked.
+fn behind_msgpack(part: &[u8], mut at: usize) -> Option<usize> {
+    let mut open = 1_u64;
+    while open > 0 {
+        let marker = *part.get(at)?;
+        let length = |bytes: usize| Some(part.get(at + 1..=at + bytes)?.iter().fold(0, |length, &byte| length << 8 | u64::from(byte)));
+        // Bytes of the length, bytes behind it, and values inside.
+        let (head, data, inside) = match marker {
+            0x80..=0x8f => (0, 0, u64::from(marker & 0x0f) * 2),
+            0x90..=0x9f => (0, 0, u64::from(marker & 0x0f)),
+            0xa0..=0xbf => (0, u64::from(marker & 0x1f), 0),
+            0xc4 | 0xd9 => (1, length(1)?, 0),
+            0xc5 | 0xda => (2, length(2)?, 0),
+            0xc6 | 0xdb => (4, length(4)?, 0),
+            0xc7 => (1, length(1)? + 1, 0),
+            0xc8 => (2, length(2)? + 1, 0),
+            0xc9 => (4, length(4)? + 1, 0),
+            0xcc | 0xd0 => (0, 1, 0),
+            0xcd | 0xd1 => (0, 2, 0),
+            0xca | 0xce | 0xd2 => (0, 4, 0),
+            0xcb | 0xcf | 0xd3 => (0, 8, 0),
+            0xd4..=0xd8 => (0, (1 << (marker - 0xd4)) + 1, 0),
+            0xdc => (2, 0, length(2)?),
+            0xdd => (4, 0, length(4)?),
+            0xde => (2, 0, length(2)? * 2),
+            0xdf => (4, 0, length(4)? * 2),
+            _ => (0, 0, 0), // a small number, nothing, true or false
+        };
+        at = at.checked_add(1 + head)?.checked_add(usize::try_from(data).ok()?)?;
+        open = open - 1 + inside;
+    }
+    Some(at)
+}
+
+fn find_in_json<const N: usize>(part: &[u8], keys: [&str; N]) -> Option<Found> {
+    let open = part.len() - part.trim_ascii_start().len() + 1;
+    if part.get(open - 1) != Some(&b'{') {
+        return None;
+    }
+    let mut reader = serde_json::Deserializer::from_slice(part);
+    let found = reader.deserialize_map(Values { json: part, keys }).ok()?;
+    reader.end().ok()?;
+    Some((open, found))
+}
+
+/// Looks for the values of some keys of an object and says where in the bytes they are.
+struct Values<'j, 'k, const N: usize> {
+    json: &'j [u8],
+    keys: [&'k str; N],
+}
+
+impl<'j, const N: usize> Visitor<'j> for Values<'j, '_, N> {
     type Value = Vec<(usize, Range<usize>)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -161,7 +245,7 @@ mod tests {
             ("{ }", r#"{"date": "DATE" }"#),
         ] {
             let after = after.replace("DATE", DATE).replace("LATER", later);
-            let renewed = renewed(before.as_bytes(), date()).unwrap();
+            let renewed = renewed(Packer::Json, before.as_bytes(), date()).unwrap();
             assert_eq!(String::from_utf8(renewed).unwrap(), after, "{before}");
         }
     }
@@ -169,21 +253,39 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_stay_and_what_is_no_object_is_refused() {
         let mut raw = b"{\"x\": \"\xff\xfe\", \"date\": 1}".to_vec();
-        let renewed_raw = renewed(&raw, date()).unwrap();
+        let renewed_raw = renewed(Packer::Json, &raw, date()).unwrap();
         assert_eq!(renewed_raw, [&b"{\"x\": \"\xff\xfe\", \"date\": \""[..], DATE.as_bytes(), b"\"}"].concat());
         raw[2] = 0xfe; // in a key
-        assert!(renewed(&raw, date()).unwrap().starts_with(b"{\"\xfe\": \"\xff"));
+        assert!(renewed(Packer::Json, &raw, date()).unwrap().starts_with(b"{\"\xfe\": \"\xff"));
         for junk in [&b""[..], b"[]", b"7", b"{", b"{\"date\": 1} x", b"{\"date\": }", b"{\"date\"}", b"\xff"] {
-            assert_eq!(renewed(junk, date()), None, "{junk:?}");
+            assert_eq!(renewed(Packer::Json, junk, date()), None, "{junk:?}");
         }
     }
 
     #[test]
     fn another_id_goes_where_the_old_one_was() {
-        let renewed = renewed_as(br#"{"msg_id": "a", "n": {"msg_id": 1}, "date": "d"}"#, "b\"", date()).unwrap();
+        let renewed = renewed_as(Packer::Json, br#"{"msg_id": "a", "n": {"msg_id": 1}, "date": "d"}"#, "b\"", date()).unwrap();
         assert_eq!(String::from_utf8(renewed).unwrap(), format!(r#"{{"msg_id": "b\"", "n": {{"msg_id": 1}}, "date": "{DATE}"}}"#));
-        let added = renewed_as(b"{}", "b", date()).unwrap();
+        let added = renewed_as(Packer::Json, b"{}", "b", date()).unwrap();
         assert_eq!(serde_json::from_slice::<serde_json::Value>(&added).unwrap(), serde_json::json!({"msg_id": "b", "date": DATE}));
+    }
+
+    #[test]
+    fn a_msgpack_header_is_renewed_in_place_too() {
+        let value = serde_json::json!({"msg_id": "a", "x": {"date": [1, -5, 1e300, null, "\u{e9}".repeat(300)]}, "date": {"a": 1}, "z": -1});
+        for shown in [value, serde_json::json!({"date": 1}), serde_json::json!({}), serde_json::json!({"n": vec![0; 70_000]})] {
+            let packed = Packer::Msgpack.write(&shown);
+            let again = renewed(Packer::Msgpack, &packed, date()).unwrap();
+            let mut expected = shown.clone();
+            expected["date"] = DATE.into();
+            assert_eq!(Value::Object(Packer::Msgpack.read_map(&again).unwrap()), expected);
+        }
+        let raw = b"\x83\xa1b\xc4\x02\xff\xfe\xa4date\xd6\xff\0\0\0\0\xa1d\x93\xcb\0\0\0\0\0\0\0\0\xc0\xd9\x01a";
+        let again = renewed(Packer::Msgpack, raw, date()).unwrap();
+        assert_eq!((&again[..12], &again[again.len() - 15..]), (&raw[..12], &raw[raw.len() - 15..]), "the rest is byte for byte the same");
+        for junk in [&b""[..], b"{}", b"\x81", b"\x81\xa4date", b"\x80\x80", b"\xdf\xff\xff\xff\xff", b"\x81\x01\x02"] {
+            assert_eq!(renewed(Packer::Msgpack, junk, date()), None, "{junk:?}");
+        }
     }
 
     #[test]

@@ -1,10 +1,13 @@
-//! The JSON of the protocol as types, parsed once at the edge. Fields that a controller does not act on are not parsed at all.
+//! The objects of the protocol as types, parsed once at the edge. Fields that a controller does not act on are not parsed at all.
 
 use std::borrow::Cow;
 
+use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 
+use crate::Packer;
 use crate::date::Date;
+use crate::packer::Unreadable;
 
 /// The message protocol version that headers carry.
 pub const VERSION: &str = "5.4";
@@ -16,12 +19,8 @@ pub const MAX_ID_BYTES: usize = 1024;
 ///
 /// # Errors
 /// If it is not an object, or not the one that `T` is.
-pub fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
-    if json.trim_ascii_start().first() == Some(&b'{') {
-        serde_json::from_slice(json)
-    } else {
-        Err(serde::de::Error::custom("not a JSON object"))
-    }
+pub fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Unreadable> {
+    Packer::Json.read(json)
 }
 
 /// What a controller reads of a header. Borrows from the JSON unless it has escapes.
@@ -46,10 +45,19 @@ impl<'a> Header<'a> {
     ///
     /// # Errors
     /// If it is not a JSON object with a `msg_id` and a `msg_type`.
-    pub fn parse(json: &'a [u8]) -> serde_json::Result<Header<'a>> {
-        let header: Header<'a> = object(json)?;
+    pub fn parse(json: &'a [u8]) -> Result<Header<'a>, Unreadable> {
+        Header::read(Packer::Json, json)
+    }
+
+    /// Reads a header that a cluster's packer has written.
+    ///
+    /// # Errors
+    /// If it is not an object with a `msg_id` and a `msg_type`.
+    #[inline]
+    pub fn read(packer: Packer, part: &'a [u8]) -> Result<Header<'a>, Unreadable> {
+        let header: Header<'a> = packer.read(part)?;
         if header.msg_id.len() > MAX_ID_BYTES {
-            return Err(serde::de::Error::custom("msg_id is too long"));
+            return Err(serde_json::Error::custom("msg_id is too long").into());
         }
         Ok(header)
     }
@@ -121,12 +129,12 @@ pub struct ContentStatus<'a> {
     pub status: Option<Cow<'a, str>>,
 }
 
-/// The status of a reply, from its metadata or else its content. Malformed JSON counts as an error status.
-pub fn reply_status(metadata: &ReplyMetadata<'_>, content: &[u8]) -> Status {
+/// The status of a reply, from its metadata or else its content. What can not be read counts as an error status.
+pub fn reply_status(packer: Packer, metadata: &ReplyMetadata<'_>, content: &[u8]) -> Status {
     if let Some(status) = &metadata.status {
         return Status::of(status);
     }
-    let content: ContentStatus<'_> = object(content).unwrap_or_default();
+    let content: ContentStatus<'_> = packer.read(content).unwrap_or_default();
     content.status.as_deref().map_or(Status::Error, Status::of)
 }
 

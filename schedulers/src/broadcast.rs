@@ -261,7 +261,7 @@ impl Broadcast {
             self.actions.push_back(Action::PassOn(envelope));
             return Ok(());
         }
-        let status = wire::reply_status(&metadata, envelope.content());
+        let status = wire::reply_status(self.session.packer(), &metadata, envelope.content());
         let parent: Parent<'_> = wire::object(envelope.parent()).map_err(|_| Reason::Json("parent header"))?;
         let original = metadata.original_msg_id.map(String::from).unwrap_or_default();
         let uuid =

@@ -11,7 +11,7 @@ use super::engines::EngineNumber;
 use super::machine::{Action, DaskAddress, DbCall, DbReply, Hub, InFlight, Now};
 use crate::db::{DbError, Key, Keys, MAX_ANSWER_BYTES, Patch, Record, Status, TaskDb};
 use crate::wire::ErrorContent;
-use crate::{DELIMITER, Multipart, renew};
+use crate::{DELIMITER, Multipart, Packer, renew};
 
 /// Who asked, and with which header.
 #[derive(Clone, Debug)]
@@ -317,14 +317,14 @@ impl Hub {
         if let Some(record) = records.iter().find(|record| lacks_request(record)) {
             return Err(Failure::own("OSError", format!("{}: {REQUEST_NOT_KEPT}", record.id)));
         }
-        let is_readable = |record: &&Record| record.json(Key::Header).is_some_and(|header| renew::renewed(header, now.date).is_some());
+        let is_readable = |record: &&Record| record.json(Key::Header).is_some_and(|header| renew::renewed(Packer::Json, header, now.date).is_some());
         if let Some(record) = records.iter().find(|record| !is_readable(record)) {
             return Err(Failure::own("OSError", format!("{}: {UNREADABLE_REQUEST}", record.id)));
         }
         let mut resubmitted = Map::new();
         for record in records {
             let new_id = self.session.next_msg_id();
-            let header = record.json(Key::Header).and_then(|header| renew::renewed_as(header, &new_id, now.date));
+            let header = record.json(Key::Header).and_then(|header| renew::renewed_as(Packer::Json, header, &new_id, now.date));
             let Some(header) = header else { continue }; // it has been looked at
             let json_of = |key| record.json(key).map_or_else(|| b"{}".to_vec(), |json| json.to_vec());
             let (metadata, content) = (json_of(Key::Metadata), json_of(Key::Content));

@@ -35,7 +35,7 @@ impl Hub {
                 let parent: Parent<'_> = wire::object(envelope.parent()).unwrap_or_default();
                 let Some(id) = parent.msg_id else { return self.reject(Reason::Json("parent header")) };
                 let metadata: ReplyMetadata<'_> = wire::object(envelope.metadata()).unwrap_or_default();
-                let status = wire::reply_status(&metadata, envelope.content());
+                let status = wire::reply_status(self.session.packer(), &metadata, envelope.content());
                 if let Some(is_task) = self.end(&id, status) {
                     self.record_result(now, &id, &header, envelope, envelope.identity(1), &metadata, is_task);
                 }

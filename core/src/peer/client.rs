@@ -271,7 +271,7 @@ fn read_reply(envelope: &Envelope) -> Option<Reply> {
     let header = Header::parse(envelope.header()).ok()?;
     let parent: Parent<'_> = wire::object(envelope.parent()).ok()?;
     let metadata: ReplyMetadata<'_> = wire::object(envelope.metadata()).unwrap_or_default();
-    let outcome = match wire::reply_status(&metadata, envelope.content()) {
+    let outcome = match wire::reply_status(crate::Packer::Json, &metadata, envelope.content()) {
         Status::Ok => Ok(envelope.buffers().next().unwrap_or_default()),
         Status::Aborted => Err(RemoteError { ename: "TaskAborted".into(), evalue: String::new() }),
         Status::Error => Err(wire::object(envelope.content()).unwrap_or_default()),

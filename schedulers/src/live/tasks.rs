@@ -533,7 +533,7 @@ fn read_reply<'f>(reply: &Opened<'f>, signer: &Signer) -> Result<Read<'f>, (&'st
         return Err(("unreadable reply", "it does not say to which request".to_owned()));
     };
     let metadata: ReplyMetadata<'_> = wire::object(parts[2]).unwrap_or_default();
-    let status = wire::reply_status(&metadata, parts[3]);
+    let status = wire::reply_status(pointsman_core::Packer::Json, &metadata, parts[3]);
     let kind = match status {
         _ if metadata.dependencies_met == Some(false) => ReplyKind::Unmet,
         Status::Ok => ReplyKind::Ok,
