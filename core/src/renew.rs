@@ -66,7 +66,7 @@ fn with_texts<const N: usize>(packer: Packer, part: &[u8], texts: [(&str, &str);
     let mut from = open;
     for (which, range) in found {
         whole.extend_from_slice(&part[from..range.start]);
-        whole.extend_from_slice(&packer.write(texts[which].1));
+        whole.extend_from_slice(&packer.write(&texts[which].1));
         from = range.end;
     }
     whole.extend_from_slice(&part[from..]);
@@ -99,8 +99,13 @@ fn find_in_msgpack<const N: usize>(part: &[u8], keys: [&str; N]) -> Option<Found
     for _ in 0..pairs(part)? {
         let value = behind_msgpack(part, at)?;
         let end = behind_msgpack(part, value)?;
-        // A key is text: its bytes are the last of it.
-        let is = |key: &&str| part[at..value].ends_with(key.as_bytes()) && part[at..value] == Packer::Msgpack.write(*key);
+        let head = match part[at] {
+            0xd9 => 2,
+            0xda => 3,
+            0xdb => 5,
+            _ => 1,
+        };
+        let is = |key: &&str| part[at + head..value] == *key.as_bytes();
         found.extend(keys.iter().position(is).map(|which| (which, value..end)));
         at = end;
     }

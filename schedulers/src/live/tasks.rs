@@ -258,6 +258,7 @@ impl Driver {
         let bytes = envelope.message().size_bytes();
         let mut spec = TaskSpec::parse(envelope.metadata());
         if let Ok(spec) = &mut spec {
+            spec.inherited = from_hub;
             spec.facts = self.facts.of_request(&envelope, &header, spec.label.hints);
             if let Some(wrong) = &spec.label.wrong {
                 self.complain("label hint ignored", wrong);
