@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use pointsman_core::connection_file::{ClientFile, Common, EngineFile, to_text};
+use pointsman_core::date::Date;
 use pointsman_core::db::{MemoryDb, NoDb, SqliteDb, TaskDb};
 use pointsman_core::hub::driver::{self as hub_driver, HubInput, HubSockets, Outlet, Records};
 use pointsman_core::hub::{DaskOrder, EnginesState, Hub, HubConfig};
@@ -304,7 +305,10 @@ impl Controller {
         if config.controller.restore && former.is_some() {
             match read_json(&state_path) {
                 Ok(state) => hub.restore(&state),
-                Err(error) => tracing::warn!("no engines to restore: {error}"),
+                Err(error) => {
+                    tracing::warn!("no engines to restore: {error}; tasks are restored from the records");
+                    hub.restore_without_engines(written_at(&client_path));
+                }
             }
         }
         let mut outlet = Schedulers {
@@ -508,6 +512,12 @@ fn reusable(client: &std::path::Path, engine: &std::path::Path) -> Option<(Clien
             None
         }
     }
+}
+
+/// When a file was written: a connection file that is reused, by the first of the controllers that have used it.
+fn written_at(path: &std::path::Path) -> Option<Date> {
+    let since_epoch = std::fs::metadata(path).ok()?.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    i64::try_from(since_epoch.as_micros()).ok().map(Date::from_unix_us)
 }
 
 fn signing_key(config: &Config) -> anyhow::Result<String> {

@@ -398,6 +398,7 @@ impl Hub {
             tracing::warn!("engine {uuid} asked to register and never answered a ping; forgotten");
             self.engines.cancel(&uuid);
             self.hearts.forget(&uuid);
+            self.actions.push_back(Action::EnginesChanged);
         }
         if self.republish_at.is_some_and(|at| at <= now.mono) {
             self.republish_at = None;
