@@ -1,6 +1,7 @@
 //! The hub on its sockets: one thread that polls the query, notification and heartbeat sockets and a mailbox, feeds the machine, and does
 //! what it says. Every source has its bounded turn; records go to a thread of their own.
 
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,6 +95,9 @@ pub fn run(
     let store =
         store::start(records, job_mailbox, calls.clone(), to_self, tally).map_err(|_| PortError::Other(zmq::Error::ENOMEM))?;
     sockets.notifications.set_xpub_verbose(true)?; // each new subscriber shows itself, not only the first
+    for queries in &sockets.queries {
+        queries.set_router_mandatory(true)?; // an answer that nobody takes is known
+    }
     let mut driver = Driver {
         queries: sockets.queries.into_iter().map(Port::from).collect(),
         notifications: sockets.notifications.into(),
@@ -105,8 +109,6 @@ pub fn run(
         calls: calls.clone(),
         // The query socket that each identity came by; with one socket it is never asked.
         came_by: hashbrown::HashMap::default(),
-        shed_records: 0,
-        lost_records: 0,
         gathers: false,
         // At once: what a former controller without successor has left there is no longer true.
         save_at: Some(Duration::ZERO),
@@ -135,8 +137,6 @@ struct Driver {
     jobs: Outbox<Job>,
     calls: Calls,
     came_by: hashbrown::HashMap<Vec<u8>, usize, foldhash::fast::FixedState>,
-    shed_records: u64,
-    lost_records: u64,
     /// Copies have just come, and more are likely to.
     gathers: bool,
     /// When to have the engines kept for the next controller.
@@ -192,6 +192,9 @@ impl Driver {
                 if let [uuid, text] = buffer.frames() {
                     let (uuid, text) = (uuid.as_ref().to_vec(), text.as_ref().to_vec());
                     hub.handle(self.now(), Event::Pong { uuid, text });
+                } else {
+                    let detail = format_args!("{} frames where a beat has 2", buffer.frames().len());
+                    self.complaints.note(self.clock.now(), "malformed message", detail);
                 }
             }
             let mut subscribed = false;
@@ -214,7 +217,10 @@ impl Driver {
                     let message = Arc::new(buffer.pack());
                     if self.queries.len() > 1 {
                         if self.came_by.len() > MAX_ASKERS {
-                            self.came_by.clear(); // who waits for an answer right now may not get it; nobody else notices
+                            // Who waits for an answer right now may not get it; nobody else notices.
+                            self.came_by.clear();
+                            let detail = format_args!("of {MAX_ASKERS} identities: answers on their way may not arrive");
+                            self.complaints.note(self.clock.now(), "ways back forgotten", detail);
                         }
                         self.came_by.insert(message.frame(0).to_vec(), index);
                     }
@@ -257,7 +263,7 @@ impl Driver {
             // A client that waits for the store's answer is not kept waiting for this.
             wait(&ports, [], Some(left.min(GATHER)))?;
         } else {
-            wait(&ports, [inputs.fd()], Some(left))?;
+            wait(&ports, [inputs.as_fd()], Some(left))?;
         }
         Ok(())
     }
@@ -270,8 +276,13 @@ impl Driver {
                     let port = &self.queries[self.came_by.get(&to).copied().unwrap_or(0)];
                     let mut frames: Vec<Frame> = std::iter::once(&to).chain(&parts).map(|part| Frame::copy_of(part)).collect();
                     frames.extend(buffers.into_iter().map(Frame::of_bytes));
-                    if let Err(error) = port.send(&mut frames) {
-                        self.complaints.note(self.clock.now(), "reply not sent", error);
+                    match port.send(&mut frames) {
+                        Ok(()) => {}
+                        Err(PortError::NoSuchPeer) => {
+                            let detail = "its answer was made and is dropped; it may ask again";
+                            self.complaints.note(self.clock.now(), "reply to a client that has gone", detail);
+                        }
+                        Err(error) => self.complaints.note(self.clock.now(), "reply not sent", error),
                     }
                 }
                 Action::Notify(parts) => {
@@ -289,6 +300,7 @@ impl Driver {
                     self.calls.insert(number, call);
                     if !self.jobs.send(Job::Call(number), bytes) && self.calls.take(number).is_some() {
                         let error = DbError::Store("too much work is waiting for the store; ask again later".into());
+                        self.complaints.note(self.clock.now(), "question refused", "too much work is waiting for the store");
                         hub.handle(self.now(), Event::Db(number, Err(error)));
                     }
                 }
@@ -330,16 +342,11 @@ impl Driver {
         match taken {
             Taken::Whole => {}
             Taken::Shed => {
-                self.shed_records += 1;
-                let total = self.shed_records;
-                let detail =
-                    format_args!("the store is too slow, {total} updates made without buffers so far; tasks are not affected");
+                let detail = "the store is too slow, an update is made without buffers; tasks are not affected";
                 self.complaints.note(now, "task record shortened", detail);
             }
             Taken::Lost => {
-                self.lost_records += 1;
-                let total = self.lost_records;
-                let detail = format_args!("the store is too slow, {total} updates lost so far; tasks are not affected");
+                let detail = "the store is too slow, an update is lost; tasks are not affected";
                 self.complaints.note(now, "task record lost", detail);
             }
         }
@@ -355,7 +362,8 @@ impl Driver {
             }
             Reason::UnknownType(name) => self.complaints.note(now, "unknown request", name.escape_debug()),
             Reason::UnknownTask => self.complaints.note(now, "unknown reply", "nobody has made its request"),
-            Reason::StrayPong => tracing::debug!("a pong from nobody, or to an old ping"),
+            // From an engine that is not registered yet, or not any more, or to an old ping.
+            Reason::StrayPong => self.complaints.count("stray pong"),
             Reason::UnknownEngine => self.complaints.note(now, "unknown engine", "asked to unregister without a number"),
         }
     }

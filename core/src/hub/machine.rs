@@ -249,19 +249,6 @@ pub enum Reason {
     UnknownEngine,
 }
 
-/// What a hub has seen so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Requests answered.
-    pub queries: u64,
-    /// Copies taken in.
-    pub copies: u64,
-    /// Messages rejected.
-    pub rejected: u64,
-    /// Engines registered, ever.
-    pub registered: u64,
-}
-
 /// A request in flight.
 #[derive(Debug)]
 pub(super) struct InFlight {
@@ -304,7 +291,6 @@ pub struct Hub {
     pub(super) since: Option<Date>,
     pub(super) former: Former,
     pub(super) actions: VecDeque<Action>,
-    pub(super) counters: Counters,
 }
 
 /// How often the ping is repeated while engines are coming, and for how long after the last of them asked.
@@ -340,7 +326,6 @@ impl Hub {
             since: None,
             former: Former::default(),
             actions: VecDeque::new(),
-            counters: Counters::default(),
         }
     }
 
@@ -430,11 +415,6 @@ impl Hub {
         self.republish_at.into_iter().chain(self.settles_at()).fold(next, Duration::min)
     }
 
-    /// What it has seen so far.
-    pub fn counters(&self) -> Counters {
-        self.counters
-    }
-
     fn is_probing(&self, now: Duration) -> bool {
         now < self.probe_until && !self.engines.pending.is_empty()
     }
@@ -448,7 +428,6 @@ impl Hub {
     }
 
     pub(super) fn reject(&mut self, reason: Reason) {
-        self.counters.rejected += 1;
         self.actions.push_back(Action::Reject(reason));
     }
 
@@ -509,7 +488,6 @@ impl Hub {
     /// A pending engine is there.
     fn confirm(&mut self, now: Now, uuid: &str) {
         let Some(number) = self.engines.confirm(uuid) else { return };
-        self.counters.registered += 1;
         tracing::info!("engine {number} ({uuid}) registered");
         self.actions.push_back(Action::EngineUp { uuid: uuid.into(), number });
         self.actions.push_back(Action::EnginesChanged);

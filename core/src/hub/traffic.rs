@@ -15,7 +15,6 @@ use crate::wire::{self, ErrorContent, Header, Parent, ReplyMetadata, Status};
 
 impl Hub {
     pub(super) fn copied(&mut self, now: Now, topic: Topic, envelope: &Envelope) {
-        self.counters.copies += 1;
         if let Err(refused) = self.session.admit(envelope) {
             return self.reject(Reason::Refused(refused));
         }
@@ -43,7 +42,6 @@ impl Hub {
     }
 
     pub(super) fn task_news(&mut self, now: Now, news: TaskNews) {
-        self.counters.copies += 1;
         match news {
             TaskNews::Submitted { id, .. } | TaskNews::Sent { id, .. } if self.is_last_word(&id) => {}
             TaskNews::Ended { id, reply, .. } if self.is_last_word(&id) => self.last_word(now, &id, reply.as_ref()),

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::os::fd::AsFd as _;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -52,7 +53,7 @@ pub enum TaskInput {
 
 /// The scheduler's sockets, bound.
 pub struct TaskSockets {
-    /// ROUTER for clients.
+    /// ROUTER for clients; made mandatory, so that an answer to nobody is known.
     pub clients: zmq::Socket,
     /// ROUTER for engines; made mandatory, so that a dispatch to nobody comes back.
     pub engines: zmq::Socket,
@@ -94,6 +95,7 @@ pub fn run_tasks(
     options: TaskOptions,
 ) -> Result<(), PortError> {
     sockets.engines.set_router_mandatory(true)?;
+    sockets.clients.set_router_mandatory(true)?;
     let mut driver = Driver {
         machine,
         clients: sockets.clients.into(),
@@ -168,7 +170,6 @@ impl Driver {
                 }
                 self.request();
                 self.act()?;
-                self.buffer.let_go_of_large();
             }
             for _ in 0..BURST {
                 if !self.receive(Channel::Control)? {
@@ -190,7 +191,7 @@ impl Driver {
             // What is idle is looked at when there is nothing else to do, and now and then.
             if !busy || turn.is_multiple_of(8) {
                 let timeout = if busy { Some(Duration::ZERO) } else { due.map(|at| at - self.now()) };
-                wait(&[&self.engines, &self.clients, &self.control], [inputs.fd()], timeout)?;
+                wait(&[&self.engines, &self.clients, &self.control], [inputs.as_fd()], timeout)?;
             }
         }
     }
@@ -228,8 +229,8 @@ impl Driver {
 
     /// Hands over what there is to tell the hub.
     pub(super) fn tell_hub(&mut self) {
-        if let Some(trouble) = self.hub.flush() {
-            self.complain("record lost", trouble);
+        if let Some((kind, count, why)) = self.hub.flush() {
+            self.complaints.note_many(self.clock.now(), kind, count, why);
         }
     }
 
@@ -374,18 +375,25 @@ impl Driver {
         let frames = std::iter::once(uuid.as_bytes()).chain(parts.iter().map(Vec::as_slice));
         match self.control.send_parts(frames) {
             Ok(()) => {}
-            Err(PortError::NoSuchPeer | PortError::NotNow) => return Ok(()),
+            Err(error @ (PortError::NoSuchPeer | PortError::NotNow)) => {
+                self.complain("abort not sent", format_args!("of task '{id}': {error}; it stays where it is"));
+                return Ok(());
+            }
             Err(error) => return Err(error),
         }
         if self.aborts.len() == MAX_ABORTS {
             self.aborts.pop_front();
+            self.complain("abort forgotten", "too many are waited for; its task stays where it is");
         }
         self.aborts.push_back((request, id.into(), uuid.into()));
         Ok(())
     }
 
     fn abort_noted(&mut self) {
-        let Ok(reply) = Envelope::open(Arc::new(self.buffer.pack())) else { return };
+        let reply = match Envelope::open(Arc::new(self.buffer.pack())) {
+            Ok(reply) => reply,
+            Err(malformed) => return self.complain("malformed reply", malformed),
+        };
         if let Err(refused) = self.session.signer().verify(reply.signature(), reply.parts()) {
             return self.complain("refused reply", refused);
         }
@@ -428,9 +436,20 @@ impl Driver {
             }
         };
         match sent {
-            // A client that has gone does not wait for its answer; the records have it.
-            Err(PortError::NoSuchPeer | PortError::NotNow) => Ok(()),
+            Err(PortError::NoSuchPeer | PortError::NotNow) => {
+                self.complain("reply to a client that has gone", self.where_it_is());
+                Ok(())
+            }
             outcome => outcome,
+        }
+    }
+
+    /// Where a client that has gone finds an answer when it is back.
+    fn where_it_is(&self) -> &'static str {
+        if self.hub.keeps_records() {
+            "the records have it: a client can ask for it by the task's id"
+        } else {
+            "no records are kept"
         }
     }
 
@@ -451,11 +470,11 @@ impl Driver {
         let parts = parts.iter().map(Vec::as_slice);
         let message = Multipart::pack(identities.iter().copied().chain(parts));
         if !client.is_empty() {
-            let sent = self.clients.send_parts(message.frames());
-            if let Err(error) = sent
-                && !matches!(error, PortError::NoSuchPeer | PortError::NotNow)
-            {
-                return Err(error);
+            match self.clients.send_parts(message.frames()) {
+                Err(PortError::NoSuchPeer | PortError::NotNow) => {
+                    self.complain("reply to a client that has gone", self.where_it_is());
+                }
+                outcome => outcome?,
             }
         }
         let of_nobody = Multipart::pack(std::iter::once(&b""[..]).chain(message.frames().skip(identities.len())));
