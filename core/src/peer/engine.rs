@@ -2,7 +2,7 @@
 //! wakes for what comes; another does the work, so that a long task stops neither heartbeat nor control.
 
 use std::collections::VecDeque;
-use std::os::fd::RawFd;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -254,7 +254,7 @@ impl Engine {
         let ports = [&self.ping, &self.control, &self.iopub, &self.shell];
         // The last only while there is room for what it has.
         let watched = if self.has_room() { 4 } else { 3 };
-        let news: [RawFd; 1] = [self.news.fd()];
+        let news = [self.news.as_fd()];
         wait(&ports[..watched], news, self.vigil.left(self.clock.now()))?;
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::os::fd::AsFd as _;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use pointsman_core::hub::driver::HubInput;
 use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Opened, Outbox, Port, PortError, Tally, pack, wait};
 use pointsman_core::wire::{self, ErrorContent, Parent, ReplyMetadata, Status};
-use pointsman_core::{Envelope, LARGE_FRAME_BYTES, Multipart, Session};
+use pointsman_core::{Envelope, LARGE_FRAME_BYTES, Multipart, Session, renew};
 use pointsman_policies::{NamedSchemes, Needs, Scheme, Time};
 use serde_json::json;
 use smallvec::SmallVec;
@@ -53,7 +54,7 @@ pub enum TaskInput {
 
 /// The scheduler's sockets, bound.
 pub struct TaskSockets {
-    /// ROUTER for clients.
+    /// ROUTER for clients; made mandatory, so that an answer to nobody is known.
     pub clients: zmq::Socket,
     /// ROUTER for engines; made mandatory, so that a dispatch to nobody comes back.
     pub engines: zmq::Socket,
@@ -95,6 +96,7 @@ pub fn run_tasks(
     options: TaskOptions,
 ) -> Result<(), PortError> {
     sockets.engines.set_router_mandatory(true)?;
+    sockets.clients.set_router_mandatory(true)?;
     let mut driver = Driver {
         machine,
         clients: sockets.clients.into(),
@@ -172,7 +174,6 @@ impl Driver {
                 }
                 self.request()?;
                 self.act()?;
-                self.buffer.let_go_of_large();
             }
             for _ in 0..BURST {
                 if !self.receive(Channel::Control)? {
@@ -194,7 +195,7 @@ impl Driver {
             // What is idle is looked at when there is nothing else to do, and now and then.
             if !busy || turn.is_multiple_of(8) {
                 let timeout = if busy { Some(Duration::ZERO) } else { due.map(|at| at - self.now()) };
-                wait(&[&self.engines, &self.clients, &self.control], [inputs.fd()], timeout)?;
+                wait(&[&self.engines, &self.clients, &self.control], [inputs.as_fd()], timeout)?;
             }
         }
     }
@@ -232,8 +233,8 @@ impl Driver {
 
     /// Hands over what there is to tell the hub.
     pub(super) fn tell_hub(&mut self) {
-        if let Some(trouble) = self.hub.flush() {
-            self.complain("record lost", trouble);
+        if let Some((kind, count, why)) = self.hub.flush() {
+            self.complaints.note_many(self.clock.now(), kind, count, why);
         }
     }
 
@@ -263,6 +264,7 @@ impl Driver {
         let bytes = envelope.message().size_bytes();
         let spec = match admit::spec(&envelope, &header, packer) {
             Ok(mut spec) => {
+                spec.inherited = from_hub;
                 spec.facts = self.facts.of_request(&envelope, &header, spec.label.hints);
                 if let Some(wrong) = &spec.label.wrong {
                     let (task, client) = (header.msg_id.escape_debug(), header.session.escape_debug());
@@ -299,7 +301,7 @@ impl Driver {
         let content = ErrorContent::new(ename, evalue).to_json();
         let parts = self.session.compose("apply_reply", Clock::date(), &parent, br#"{"status":"error"}"#, content);
         let sent = self.clients.send_parts(std::iter::once(&client[..]).chain(parts.iter().map(Vec::as_slice)));
-        unless_gone(sent)
+        self.unless_gone(sent)
     }
 
     /// Takes in the reply that has just been received.
@@ -351,8 +353,11 @@ impl Driver {
                     let uuid = self.machine.shared_uuid(engine);
                     let Some(request) = &payload.kept else { continue }; // requests always are
                     let identities = [uuid.as_bytes(), request.identity(0)];
-                    let is_fresh = payload.serial == self.received;
-                    let sent = if is_fresh {
+                    let is_fresh = attempt == 1 && payload.serial == self.received;
+                    let sent = if attempt > 1 {
+                        // An engine that has had it before, from here or by way of another, would drop the same signature without a word.
+                        forward_anew(&self.engines, identities, request, &self.session)
+                    } else if is_fresh {
                         forward_received(&self.engines, identities, self.buffer.frames_mut(), request.delimiter())
                     } else {
                         forward(&self.engines, identities, request)
@@ -399,18 +404,25 @@ impl Driver {
         let frames = std::iter::once(uuid.as_bytes()).chain(parts.iter().map(Vec::as_slice));
         match self.control.send_parts(frames) {
             Ok(()) => {}
-            Err(PortError::NoSuchPeer | PortError::NotNow) => return Ok(()),
+            Err(error @ (PortError::NoSuchPeer | PortError::NotNow)) => {
+                self.complain("abort not sent", format_args!("of task '{id}': {error}; it stays where it is"));
+                return Ok(());
+            }
             Err(error) => return Err(error),
         }
         if self.aborts.len() == MAX_ABORTS {
             self.aborts.pop_front();
+            self.complain("abort forgotten", "too many are waited for; its task stays where it is");
         }
         self.aborts.push_back((request, id.into(), uuid.into()));
         Ok(())
     }
 
     fn abort_noted(&mut self) {
-        let Ok(reply) = Envelope::open(Arc::new(self.buffer.pack())) else { return };
+        let reply = match Envelope::open(Arc::new(self.buffer.pack())) {
+            Ok(reply) => reply,
+            Err(malformed) => return self.complain("malformed reply", malformed),
+        };
         if let Err(refused) = self.session.signer().verify(reply.signature(), reply.parts()) {
             return self.complain("refused reply", refused);
         }
@@ -452,7 +464,27 @@ impl Driver {
                 }
             }
         };
-        unless_gone(sent) // the records have it
+        self.unless_gone(sent)
+    }
+
+    /// A client that has gone does not wait for its answer.
+    fn unless_gone(&mut self, sent: Result<(), PortError>) -> Result<(), PortError> {
+        match sent {
+            Err(PortError::NoSuchPeer | PortError::NotNow) => {
+                self.complain("reply to a client that has gone", self.where_it_is());
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Where a client that has gone finds an answer when it is back.
+    fn where_it_is(&self) -> &'static str {
+        if self.hub.keeps_records() {
+            "the records have it: a client can ask for it by the task's id"
+        } else {
+            "no records are kept"
+        }
     }
 
     fn fail(&mut self, id: &str, kind: FailKind, engine: Option<EngineId>, payload: &Request) -> Result<(), PortError> {
@@ -473,7 +505,8 @@ impl Driver {
         let parts = parts.iter().map(Vec::as_slice);
         let message = Multipart::pack(identities.iter().copied().chain(parts));
         if !client.is_empty() {
-            unless_gone(self.clients.send_parts(message.frames()))?;
+            let sent = self.clients.send_parts(message.frames());
+            self.unless_gone(sent)?;
         }
         let of_nobody = Multipart::pack(std::iter::once(&b""[..]).chain(message.frames().skip(identities.len())));
         if let Ok(reply) = Envelope::open(Arc::new(of_nobody)) {
@@ -494,12 +527,13 @@ impl Driver {
     }
 }
 
-/// A client that has gone does not wait for its answer.
-fn unless_gone(sent: Result<(), PortError>) -> Result<(), PortError> {
-    match sent {
-        Err(PortError::NoSuchPeer | PortError::NotNow) => Ok(()),
-        outcome => outcome,
-    }
+/// The same as [`forward`] with a new date and signature.
+fn forward_anew(port: &Port, identities: [&[u8]; 2], message: &Envelope, session: &Session) -> Result<(), PortError> {
+    let Some(parts) = renew::resealed(session, message, Clock::date()) else { return forward(port, identities, message) };
+    let own = identities.into_iter().chain(parts.iter().map(Vec::as_slice));
+    let mut frames: SmallVec<[Frame; 16]> = own.map(Frame::copy_of).collect();
+    frames.extend(message.buffers().map(Frame::of_bytes));
+    port.send(&mut frames)
 }
 
 /// Sends new identities and a kept message from its delimiter on. Large frames go by reference.
