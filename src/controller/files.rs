@@ -1,10 +1,11 @@
 //! The files of a profile: connection files by which peers find a controller, those of a former life, and the list of engines for the next.
 //! They are written whole or not at all, and hold the key.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use pointsman_core::connection_file::{ClientFile, EngineFile, to_text};
+use pointsman_core::date::Date;
 use pointsman_core::net::files::{RemoveOnDrop, read_json, write_atomically};
 use pointsman_core::net::fresh_id;
 use pointsman_core::{Packer, Session, Signer};
@@ -116,6 +117,12 @@ fn packer(wanted: Option<Packer>, former: Option<&mut (ClientFile, EngineFile)>)
             (packer, true)
         }
     }
+}
+
+/// When a file was written: a connection file that is reused, by the first of the controllers that have used it.
+pub(super) fn written_at(path: &Path) -> Option<Date> {
+    let since_epoch = std::fs::metadata(path).ok()?.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    i64::try_from(since_epoch.as_micros()).ok().map(Date::from_unix_us)
 }
 
 /// Where the engines are written down for the next controller (PROTOCOL: connection files, `--restore`).

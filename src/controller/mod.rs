@@ -31,7 +31,7 @@ use bind::Channels;
 use curve::{CurveServer, Gate};
 use decide::{Decided, hub_config};
 pub(crate) use files::file_paths;
-use files::{Identity, engines_path};
+use files::{Identity, engines_path, written_at};
 pub(crate) use policies::PolicyDesk;
 use ports::Binder;
 use records::open_records;
@@ -85,7 +85,10 @@ impl Controller {
         if config.controller.restore && identity.former.is_some() {
             match read_json(&engines_path(config)) {
                 Ok(state) => hub.restore(&state),
-                Err(error) => tracing::warn!("no engines to restore: {error}"),
+                Err(error) => {
+                    tracing::warn!("no engines to restore: {error}; tasks are restored from the records");
+                    hub.restore_without_engines(written_at(&identity.client_path));
+                }
             }
         }
         let engine_ip = binder.engine_ip();

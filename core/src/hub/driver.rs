@@ -26,8 +26,9 @@ const MAX_JOB_BYTES: usize = 1 << 30;
 const MAX_ASKERS: usize = 100_000;
 /// How long copies of messages gather before the next look: woken for each, this thread would take more time from the others than its work does.
 const GATHER: Duration = Duration::from_millis(2);
-/// How long changes of engines are gathered before they are written down.
-const SAVE_AFTER: Duration = Duration::from_millis(200);
+/// The most of the time that goes into writing engines down, as one in so many; at most so long changes are gathered for that.
+const SAVE_SHARE: u32 = 20;
+const SAVE_WITHIN: Duration = Duration::from_millis(200);
 
 /// What other threads tell the hub.
 #[derive(Debug)]
@@ -109,7 +110,9 @@ pub fn run(
         // The query socket that each identity came by; with one socket it is never asked.
         came_by: hashbrown::HashMap::default(),
         gathers: false,
-        save_at: None,
+        // At once: what a former controller without successor has left there is no longer true.
+        save_at: Some(Duration::ZERO),
+        save_not_before: Duration::ZERO,
     };
     let outcome = driver.serve(&mut hub, inputs, outlet, &store);
     if outcome.is_ok() {
@@ -138,6 +141,7 @@ struct Driver {
     gathers: bool,
     /// When to have the engines kept for the next controller.
     save_at: Option<Duration>,
+    save_not_before: Duration,
 }
 
 impl Driver {
@@ -233,10 +237,7 @@ impl Driver {
             if self.act(hub, outlet) {
                 return Ok(());
             }
-            if self.save_at.is_some_and(|at| at <= self.clock.now()) {
-                self.save_at = None;
-                outlet.engines_changed(&hub.engines_state());
-            }
+            self.save_if_due(hub, outlet);
             self.sleep(hub, inputs, busy)?;
         }
     }
@@ -303,7 +304,11 @@ impl Driver {
                         hub.handle(self.now(), Event::Db(number, Err(error)));
                     }
                 }
-                Action::EnginesChanged => self.save_at = self.save_at.or(Some(self.clock.now() + SAVE_AFTER)),
+                Action::EnginesChanged => {
+                    // Before its number is told to anybody, unless many come at once.
+                    self.save_at = self.save_at.or(Some(self.save_not_before));
+                    self.save_if_due(hub, outlet);
+                }
                 Action::Dask(number, order) => outlet.dask(number, order),
                 Action::Errand(number, content) => outlet.errand(number, content),
                 Action::Reject(reason) => self.complain(&reason),
@@ -311,6 +316,17 @@ impl Driver {
             }
         }
         false
+    }
+
+    /// Has the engines written down, if that is due: at once where nothing was for a while.
+    fn save_if_due(&mut self, hub: &Hub, outlet: &mut dyn Outlet) {
+        let began = self.clock.now();
+        if self.save_at.is_some_and(|at| at <= began) {
+            self.save_at = None;
+            outlet.engines_changed(&hub.engines_state());
+            let ended = self.clock.now();
+            self.save_not_before = ended + ((ended - began) * SAVE_SHARE).min(SAVE_WITHIN);
+        }
     }
 
     /// Gives the store an update. Once too much waits there updates come without buffers, once twice as much does they do not come.

@@ -184,6 +184,7 @@ impl Hub {
             "connection_info": self.config.connection_info,
         });
         // Registration replies have no parent, and engines expect none.
+        self.actions.push_back(Action::EnginesChanged);
         let unparented = Asker { parent: bytes::Bytes::from_static(b"{}"), ..asker.clone() };
         self.reply(now, &unparented, "registration_reply", &reply);
         Ok(())

@@ -11,7 +11,7 @@ use std::time::Duration;
 use pointsman_core::hub::driver::HubInput;
 use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, MAX_FRAMES, Mailbox, Opened, Outbox, Port, PortError, Tally, pack, wait};
 use pointsman_core::wire::{self, ErrorContent, Parent, ReplyMetadata, Status};
-use pointsman_core::{Envelope, LARGE_FRAME_BYTES, Multipart, Session};
+use pointsman_core::{Envelope, LARGE_FRAME_BYTES, Multipart, Session, renew};
 use pointsman_policies::{NamedSchemes, Needs, Scheme, Time};
 use serde_json::json;
 use smallvec::SmallVec;
@@ -255,9 +255,8 @@ impl Driver {
     fn submit(&mut self, message: Multipart, from_hub: bool) -> Result<(), PortError> {
         let packer = self.session.packer();
         let signer = self.session.signer();
-        let opened = admit::open(message, signer, packer).and_then(|envelope| {
-            if from_hub { Ok(envelope) } else { admit::verify(&envelope, signer).map(|()| envelope) }
-        });
+        let opened = admit::open(message, signer, packer)
+            .and_then(|envelope| if from_hub { Ok(envelope) } else { admit::verify(&envelope, signer).map(|()| envelope) });
         let envelope = match opened {
             Ok(envelope) => envelope,
             Err(denied) => return self.deny(denied),
@@ -269,6 +268,7 @@ impl Driver {
         let bytes = envelope.message().size_bytes();
         let spec = match admit::spec(&envelope, &header, packer) {
             Ok(mut spec) => {
+                spec.inherited = from_hub;
                 spec.facts = self.facts.of_request(&envelope, &header, spec.label.hints);
                 if let Some(wrong) = &spec.label.wrong {
                     let (task, client) = (header.msg_id.escape_debug(), header.session.escape_debug());
@@ -391,8 +391,11 @@ impl Driver {
                     let uuid = self.machine.shared_uuid(engine);
                     let Some(request) = &payload.kept else { continue }; // requests always are
                     let identities = [uuid.as_bytes(), request.identity(0)];
-                    let is_fresh = payload.serial == self.received;
-                    let sent = if is_fresh {
+                    let is_fresh = attempt == 1 && payload.serial == self.received;
+                    let sent = if attempt > 1 {
+                        // An engine that has had it before, from here or by way of another, would drop the same signature without a word.
+                        forward_anew(&self.engines, identities, request, &self.session)
+                    } else if is_fresh {
                         forward_received(&self.engines, identities, self.buffer.frames_mut(), request.delimiter())
                     } else {
                         forward(&self.engines, identities, request)
@@ -560,6 +563,15 @@ impl Driver {
             }
         }
     }
+}
+
+/// The same as [`forward`] with a new date and signature.
+fn forward_anew(port: &Port, identities: [&[u8]; 2], message: &Envelope, session: &Session) -> Result<(), PortError> {
+    let Some(parts) = renew::resealed(session, message, Clock::date()) else { return forward(port, identities, message) };
+    let own = identities.into_iter().chain(parts.iter().map(Vec::as_slice));
+    let mut frames: SmallVec<[Frame; 16]> = own.map(Frame::copy_of).collect();
+    frames.extend(message.buffers().map(Frame::of_bytes));
+    port.send(&mut frames)
 }
 
 /// Sends new identities and a kept message from its delimiter on. Large frames go by reference.
