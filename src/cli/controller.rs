@@ -43,6 +43,8 @@ Runs a controller for IPython Parallel engines and clients. Takes ipcontroller's
   --enable-curve         encrypt everything (builds with libsodium)
   --allow-plaintext      listen for other machines without that: signed, but readable on the way
   --allow-dask           let clients start a Dask scheduler (Client.become_dask)
+  --monitor-url URL      where copies of all traffic can be watched, such as tcp://127.0.0.1:10555 (nowhere)
+  --max-message-bytes N  largest frame that a peer may send (2 GiB)
   --no-secure, --secure  without a key, with a new one
   --ident, --user, --keyfile
                          session id, user name, file with the key

@@ -69,6 +69,8 @@ const ALIASES: &[(&str, &str)] = &[
     ("work-dir", "IPController.work_dir"),
     ("clean-logs", "IPController.clean_logs"),
     ("log-url", "IPController.log_url"),
+    ("monitor-url", "IPController.monitor_url"),
+    ("max-message-bytes", "IPController.max_message_bytes"),
     ("log-level", "IPController.log_level"),
     ("config", "IPController.extra_config_file"),
     ("ident", "Session.session"),
@@ -322,7 +324,7 @@ fn truth(setting: &Setting) -> Result<bool, ConfigError> {
     }
 }
 
-/// Traits that change nothing here: there are no processes to place, no monitor socket of the hub's, no log server.
+/// Traits that change nothing here: there are no processes to place, no addresses between them, no log server.
 const WITHOUT_MEANING: &[&str] = &[
     "use_threads",
     "monitor_ip",
@@ -340,7 +342,6 @@ const WITHOUT_MEANING: &[&str] = &[
     "task",
     "control",
     "iopub",
-    "monitor_url",
     "url_file",
     "auto_create",
     "copy_config_files",
@@ -411,6 +412,8 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
         ("IPController", "curve_publickey") => config.curve.public_key = Some(text(setting)?).filter(|key| !key.is_empty()),
         ("IPController", "curve_secretkey") => config.curve.secret_key = Some(text(setting)?).filter(|key| !key.is_empty()),
         ("IPController", "allow_plaintext") => controller.allow_plaintext = truth(setting)?,
+        ("IPController", "monitor_url") => controller.monitor_url = Some(text(setting)?).filter(|url| !url.is_empty()),
+        ("IPController", "max_message_bytes") => controller.max_message_bytes = number(setting)?,
         ("IPController", "allow_dask") => config.dask.allow = truth(setting)?,
         ("MongoDB", "database") => config.records.mongodb.database = text(setting)?,
         ("MongoDB", "connection_args") => mongo_args(setting, &mut config.records.mongodb.uri)?,

@@ -75,6 +75,11 @@ pub struct Controller {
     pub restore: bool,
     /// Listen for other machines without encryption: messages are signed, and whoever sees the network can read them.
     pub allow_plaintext: bool,
+    /// The largest frame that a peer may send, in bytes; one that sends a larger one is disconnected. The hub's requests and heartbeats may
+    /// have 16 MiB at most, whatever this says.
+    pub max_message_bytes: u64,
+    /// Where copies of all traffic can be watched, such as `tcp://127.0.0.1:10555`: what ipcontroller's queues show its hub. Nowhere by default.
+    pub monitor_url: Option<String>,
     /// Folder with the profile.
     pub profile_dir: Option<PathBuf>,
     /// Name of the profile, if its folder is not given.
@@ -121,6 +126,8 @@ impl Default for Controller {
             reuse: false,
             restore: false,
             allow_plaintext: false,
+            max_message_bytes: 2 << 30,
+            monitor_url: None,
             profile_dir: None,
             profile: None,
             ipython_dir: None,
@@ -311,7 +318,11 @@ impl SessionConfig {
         match (self.packer, self.unpacker) {
             (Some(packer), Some(unpacker)) if packer != unpacker => Err(ConfigError::Value {
                 setting: "session.unpacker".into(),
-                reason: format!("{} can not read what session.packer = {} writes: give both the same", unpacker.name(), packer.name()),
+                reason: format!(
+                    "{} can not read what session.packer = {} writes: give both the same",
+                    unpacker.name(),
+                    packer.name()
+                ),
             }),
             (packer, unpacker) => Ok(packer.or(unpacker)),
         }

@@ -6,6 +6,7 @@ mod curve;
 mod dask;
 mod decide;
 mod files;
+mod monitor;
 mod open_files;
 mod outlet;
 mod policies;
@@ -76,7 +77,7 @@ impl Controller {
 
         let mut binder = Binder::new(&context, config, identity.former.as_ref(), curve.as_ref())?;
         let tree = Broadcast::new(identity.session(fresh_id()), config.broadcast.depth);
-        let channels = Channels::bind(&context, &mut binder, &tree)?;
+        let channels = Channels::bind(&context, &mut binder, &tree, config)?;
         let placement = decided.policies.placement.name();
         let (client_file, engine_file) = channels.connection_files(&binder, config, &identity, server_key, placement);
 
