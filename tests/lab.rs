@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pointsman::lab::experiment::{Experiment, Point, Store, read_results, run_experiment, run_point};
+use pointsman::lab::experiment::{Experiment, How, Point, Store, read_results, run_experiment, run_point};
 use pointsman::lab::graph::{Costs, Dag, Rule, heft, list_schedule};
 use pointsman::lab::workload::{Estimate, Kind, Stream};
 use pointsman::lab::world::{Ended, Setup, World};
@@ -177,7 +177,7 @@ fn run(folder: &Path, threads: usize, stop_after: u64) -> anyhow::Result<u64> {
     let stop = AtomicBool::new(false);
     let progress = |done: u64, _needed: u64| stop.store(done >= stop_after, Ordering::Relaxed);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-    pool.install(|| run_experiment(&experiment, &registry(), &mut store, None, &stop, &progress))
+    pool.install(|| run_experiment(&experiment, &registry(), &mut store, How::Simulated, &stop, &progress))
 }
 
 #[test]

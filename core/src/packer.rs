@@ -11,8 +11,16 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Number, Value};
 
-/// How deep lists and objects may lie in one another in a part that is read.
+use crate::Envelope;
+
+/// How deep lists and objects may lie in one another in msgpack that is read.
 const MAX_DEPTH: usize = 128;
+
+/// The same for JSON that is checked: Python's own reader gives up at about a thousand, less what its stack holds already.
+const MAX_JSON_DEPTH: usize = 512;
+
+/// What the four parts of a message are called, in their order.
+pub const PARTS: [&str; 4] = ["header", "parent header", "metadata", "content"];
 
 /// How the parts of messages are written. All parties of a cluster use one; connection files tell which.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,6 +58,9 @@ pub enum Unreadable {
     /// It is msgpack, and not this.
     #[error("{0}")]
     Msgpack(#[from] rmp_serde::decode::Error),
+    /// Lists and objects in one another, beyond what peers read.
+    #[error("lists and objects in one another, too deep")]
+    TooDeep,
     /// It is not msgpack: where and why.
     #[error("not msgpack: {1} at byte {0}")]
     NotMsgpack(usize, &'static str),
@@ -112,6 +123,23 @@ impl Packer {
         }
     }
 
+    /// A message with its parts as JSON: itself, or translated. O(1) for JSON, else O(bytes of the parts) and what
+    /// [`Envelope::with_parts`] costs.
+    ///
+    /// # Errors
+    /// The name of the part that is no object.
+    pub fn message_as_json(self, message: &Envelope) -> Result<Cow<'_, Envelope>, &'static str> {
+        if self == Packer::Json {
+            return Ok(Cow::Borrowed(message));
+        }
+        let part = |index: usize| self.to_json(message.part_bytes(index)).map_err(|_| PARTS[index]);
+        // Some write a parent header that is nothing at all for none.
+        let is_null = message.parent() == b"\xc0";
+        let parent = if is_null { Bytes::from_static(b"{}") } else { part(1)? };
+        let (header, metadata, content) = (part(0)?, part(2)?, part(3)?);
+        Ok(Cow::Owned(message.with_parts([&header, &parent, &metadata, &content])))
+    }
+
     /// JSON as a part: as it is, or translated. O(1) for JSON, else O(bytes).
     ///
     /// # Errors
@@ -122,6 +150,11 @@ impl Packer {
             Packer::Json => Ok(json.into_owned()),
             Packer::Msgpack => Ok(self.write(&serde_json::from_slice::<Value>(&json)?)),
         }
+    }
+
+    /// An object as a part. O(bytes).
+    pub fn of_map(self, map: &Map<String, Value>) -> Vec<u8> {
+        self.write(map)
     }
 
     /// Writes a value. Values of this program's own types always can be; what can not is left empty.
@@ -140,16 +173,47 @@ impl Packer {
         }
     }
 
-    /// Whether engines and clients can read this part: an object, whole, and nothing behind it. O(bytes).
+    /// Whether engines and clients can read this part: an object, whole, nothing behind it, and not too deep. O(bytes).
     ///
     /// # Errors
     /// If they can not.
     pub fn check(self, part: &[u8]) -> Result<(), Unreadable> {
         match self {
-            Packer::Json => self.read::<de::IgnoredAny>(part).map(drop),
+            Packer::Json => {
+                self.read::<de::IgnoredAny>(part)?;
+                self.check_depth(part)
+            }
             Packer::Msgpack => check_msgpack(part),
         }
     }
+
+    /// Whether engines and clients can read a part that was [read](Self::read) here: what was skipped may lie too deep for them. O(1) for
+    /// parts of the usual length, else O(bytes).
+    ///
+    /// # Errors
+    /// If they can not.
+    pub fn check_depth(self, part: &[u8]) -> Result<(), Unreadable> {
+        if self == Packer::Json && part.len() > MAX_JSON_DEPTH && json_depth(part) > MAX_JSON_DEPTH {
+            return Err(Unreadable::TooDeep);
+        }
+        Ok(())
+    }
+}
+
+/// How deep the lists and objects of well-formed JSON lie in one another.
+fn json_depth(json: &[u8]) -> usize {
+    let (mut depth, mut deepest, mut bytes) = (0_usize, 0, json.iter());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            // To the end of the text; what follows a backslash does not end it.
+            b'"' => while bytes.next().is_some_and(|&byte| byte != b'"' && (byte != b'\\' || bytes.next().is_some())) {},
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
 }
 
 /// Written by its name; of configuration files and the like.
@@ -399,6 +463,19 @@ mod tests {
         assert!(Packer::Msgpack.read_map(&nested(MAX_DEPTH - 1)).is_ok());
         assert!(Packer::Msgpack.read_map(&nested(MAX_DEPTH)).is_err());
         assert!(Packer::Msgpack.check(&nested(10_000_000)).is_err());
+    }
+
+    #[test]
+    fn json_that_python_can_not_read_for_its_depth_is_told_from_what_only_looks_deep() {
+        let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+        assert!(Packer::Json.check(nested(MAX_JSON_DEPTH - 1).as_bytes()).is_ok());
+        assert!(matches!(Packer::Json.check(nested(MAX_JSON_DEPTH).as_bytes()), Err(Unreadable::TooDeep)));
+        assert!(Packer::Json.check(nested(1_000_000).as_bytes()).is_err());
+        for flat in ["[".repeat(2000), "\\\\\\\"{".repeat(2000), "],[".repeat(2000)] {
+            let json = format!("{{\"a\": \"{flat}\"}}");
+            Packer::Json.check(json.as_bytes()).unwrap();
+        }
+        Packer::Json.check(format!("{{\"a\": [{}]}}", vec!["[]"; 2000].join(",")).as_bytes()).unwrap();
     }
 
     #[test]

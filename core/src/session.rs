@@ -206,8 +206,8 @@ impl Session {
         self.packer.write(&header)
     }
 
-    /// A whole message with a fresh id. `parent` is a header as it was received, or `{}` for none; `metadata` and `content` are JSON
-    /// objects, which are packed here.
+    /// A whole message with a fresh id. `metadata` and `content` are JSON objects, which are packed here; `parent` is a header as it was
+    /// received, or as JSON, and `{}` for none.
     pub fn compose(&mut self, msg_type: &str, now: Date, parent: &[u8], metadata: &[u8], content: Vec<u8>) -> Parts {
         let (_, header) = self.header(msg_type, now);
         self.compose_under(header, parent, metadata, content)
@@ -215,11 +215,20 @@ impl Session {
 
     /// The same under a header that was made before.
     pub fn compose_under(&self, header: Vec<u8>, parent: &[u8], metadata: &[u8], content: Vec<u8>) -> Parts {
-        let packer = self.packer;
-        // No msgpack object begins as `{}` does.
-        let parent = if parent == b"{}" { packer.empty_object() } else { parent };
-        let pack = |json: Cow<'_, [u8]>| packer.of_json(json).unwrap_or_else(|_| packer.empty_object().to_vec()); // it is our own JSON
-        self.seal(header, parent.to_vec(), pack(metadata.into()), pack(content.into()))
+        self.seal(self.packed(header), self.packed(parent), self.packed(metadata), self.packed(content))
+    }
+
+    /// A part that is JSON, or has been packed: no msgpack object begins as a JSON object does.
+    fn packed<'a>(&self, part: impl Into<Cow<'a, [u8]>>) -> Vec<u8> {
+        let part = part.into();
+        match self.packer {
+            Packer::Json => part.into_owned(),
+            // JSON that is none is of nobody here: parts of others are read before they are written.
+            Packer::Msgpack if part.trim_ascii_start().first() == Some(&b'{') => {
+                self.packer.of_json(part).unwrap_or_else(|_| self.packer.empty_object().to_vec())
+            }
+            Packer::Msgpack => part.into_owned(),
+        }
     }
 
     /// Signs four parts that have been packed.

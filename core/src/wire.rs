@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use serde::de::Error as _;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Packer;
 use crate::date::Date;
@@ -23,6 +23,13 @@ pub fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Unreadable> {
     Packer::Json.read(json)
 }
 
+/// Text that may be missing, borrowed: serde does so for a plain [`Cow`] alone.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'de, str>>, D::Error> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    Ok(Option::<Text<'_>>::deserialize(deserializer)?.map(|text| text.0))
+}
+
 /// What a controller reads of a header. Borrows from the JSON unless it has escapes.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Header<'a> {
@@ -36,8 +43,11 @@ pub struct Header<'a> {
     #[serde(borrow, default)]
     pub session: Cow<'a, str>,
     /// When it was sent, as the sender wrote it.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     pub date: Option<Cow<'a, str>>,
+    /// Of the protocol, as the sender wrote it.
+    #[serde(borrow, default, deserialize_with = "text")]
+    pub version: Option<Cow<'a, str>>,
 }
 
 impl<'a> Header<'a> {
@@ -72,7 +82,7 @@ impl<'a> Header<'a> {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Parent<'a> {
     /// The id of the request.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     pub msg_id: Option<Cow<'a, str>>,
 }
 
@@ -102,19 +112,19 @@ impl Status {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct ReplyMetadata<'a> {
     /// `ok`, `error` or `aborted`; falls back to the content's.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     pub status: Option<Cow<'a, str>>,
     /// False if the engine refused the task because a dependency that it checks itself was not met.
     #[serde(default)]
     pub dependencies_met: Option<bool>,
     /// When the engine began, ISO 8601.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     pub started: Option<Cow<'a, str>>,
     /// The engine's uuid.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     pub engine: Option<Cow<'a, str>>,
     /// The broadcast request that a reply belongs to; empty if none.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     pub original_msg_id: Option<Cow<'a, str>>,
     /// Whether the replies of this broadcast are gathered into one.
     #[serde(default)]
@@ -125,7 +135,7 @@ pub struct ReplyMetadata<'a> {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct ContentStatus<'a> {
     /// `ok`, `error` or `aborted`.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     pub status: Option<Cow<'a, str>>,
 }
 

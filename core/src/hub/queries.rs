@@ -66,10 +66,14 @@ impl Hub {
         if let Err(refused) = self.session.admit(envelope) {
             return self.reject(Reason::Refused(refused));
         }
+        let envelope = match self.session.packer().message_as_json(envelope) {
+            Ok(envelope) => envelope,
+            Err(part) => return self.reject(Reason::Json(part)),
+        };
         let Ok(header) = Header::parse(envelope.header()) else { return self.reject(Reason::Json("header")) };
         let asker = Asker { to: envelope.identity(0).to_vec(), parent: envelope.part_bytes(0) };
         if header.msg_type == ERRAND_REQUEST {
-            return self.run_errand(now, envelope, &asker);
+            return self.run_errand(now, &envelope, &asker);
         }
         let outcome = match wire::object::<Content<'_>>(envelope.content()) {
             Ok(content) => self.dispatch(now, &header.msg_type, content, &asker),

@@ -1,5 +1,6 @@
 //! What passes by: requests, replies and output, turned into counts and records. Nothing here is answered.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -9,15 +10,20 @@ use serde_json::value::RawValue;
 
 use super::machine::{Action, Hub, InFlight, Now, Reason, Topic};
 use super::news::TaskNews;
-use crate::Envelope;
 use crate::db::{Key, Patch};
 use crate::wire::{self, ErrorContent, Header, Parent, ReplyMetadata, Status};
+use crate::{Envelope, Packer};
 
 impl Hub {
     pub(super) fn copied(&mut self, now: Now, topic: Topic, envelope: &Envelope) {
         if let Err(refused) = self.session.admit(envelope) {
             return self.reject(Reason::Refused(refused));
         }
+        let envelope = match self.session.packer().message_as_json(envelope) {
+            Ok(envelope) => envelope,
+            Err(part) => return self.reject(Reason::Json(part)),
+        };
+        let envelope = &*envelope;
         let Ok(header) = Header::parse(envelope.header()) else { return self.reject(Reason::Json("header")) };
         match topic {
             // It has no reply, so it would be in flight for ever.
@@ -32,7 +38,7 @@ impl Hub {
                 let parent: Parent<'_> = wire::object(envelope.parent()).unwrap_or_default();
                 let Some(id) = parent.msg_id else { return self.reject(Reason::Json("parent header")) };
                 let metadata: ReplyMetadata<'_> = wire::object(envelope.metadata()).unwrap_or_default();
-                let status = wire::reply_status(self.session.packer(), &metadata, envelope.content());
+                let status = wire::reply_status(Packer::Json, &metadata, envelope.content());
                 if let Some(is_task) = self.end(&id, status) {
                     self.record_result(now, &id, &header, envelope, envelope.identity(1), &metadata, is_task);
                 }
@@ -42,13 +48,19 @@ impl Hub {
     }
 
     pub(super) fn task_news(&mut self, now: Now, news: TaskNews) {
+        let packer = self.session.packer();
+        let as_json = |envelope: Envelope| match packer.message_as_json(&envelope) {
+            Ok(Cow::Borrowed(_)) => Some(envelope),
+            Ok(Cow::Owned(translated)) => Some(translated),
+            Err(_) => None, // the scheduler has read it, and refuses what can not be
+        };
         match news {
             TaskNews::Submitted { id, .. } | TaskNews::Sent { id, .. } if self.is_last_word(&id) => {}
             TaskNews::Ended { id, reply, .. } if self.is_last_word(&id) => self.last_word(now, &id, reply.as_ref()),
             TaskNews::Submitted { id, request } => {
                 let is_new = self.begin(now, &id, None);
                 if is_new
-                    && let Some(request) = request
+                    && let Some(request) = request.and_then(as_json)
                     && let Ok(header) = Header::parse(request.header())
                 {
                     self.record_request(&id, &header, &request, None);
@@ -57,7 +69,7 @@ impl Hub {
             TaskNews::Sent { id, engine } => self.sent(&id, &engine),
             TaskNews::Ended { id, status, reply } => {
                 if let Some(is_task) = self.end(&id, status)
-                    && let Some(reply) = reply
+                    && let Some(reply) = reply.and_then(as_json)
                     && let Ok(header) = Header::parse(reply.header())
                 {
                     let metadata: ReplyMetadata<'_> = wire::object(reply.metadata()).unwrap_or_default();
@@ -216,8 +228,9 @@ impl Hub {
     /// Ends a record for which no reply will come.
     pub(super) fn record_error(&mut self, now: Now, id: &str, engine: &str, content: &ErrorContent) {
         let (_, header) = self.session.header("apply_reply", now.date);
+        let header = self.session.packer().to_json(header.into()).unwrap_or_default(); // it is our own
         let patch = Patch::default()
-            .json(Key::ResultHeader, header.into())
+            .json(Key::ResultHeader, header)
             .value(Key::ResultMetadata, &json!({"status": "error", "engine": engine}))
             .json(Key::ResultContent, content.to_json().into())
             .date(Key::Completed, now.date)

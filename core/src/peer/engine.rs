@@ -164,7 +164,8 @@ impl Engine {
         timeout: Duration,
     ) -> Result<EngineHandle, PeerError> {
         let uuid = fresh_id();
-        let mut session = Session::new(Signer::new(file.common.key.as_bytes()), uuid.clone(), "pointsman", std::process::id());
+        let mut session = Session::new(Signer::new(file.common.key.as_bytes()), uuid.clone(), "pointsman", std::process::id())
+            .packed_by(super::packer(&file.common)?);
         let dial = |kind, port: u16| connect(context, kind, uuid.as_bytes(), &file.common, port);
         let query = Port::from(dial(zmq::DEALER, file.common.registration)?);
         let mut content = json!({"uuid": uuid});
@@ -286,7 +287,10 @@ impl Engine {
         while port.take(buffer)? {
             match Envelope::open(Arc::new(buffer.pack())) {
                 Ok(envelope) => match self.session.admit(&envelope) {
-                    Ok(()) => return Ok(Some(envelope)),
+                    Ok(()) => match self.session.packer().message_as_json(&envelope) {
+                        Ok(envelope) => return Ok(Some(envelope.into_owned())),
+                        Err(part) => tracing::warn!("engine {}: a message whose {part} can not be read", self.number),
+                    },
                     Err(refused) => tracing::warn!("engine {}: {refused}", self.number),
                 },
                 Err(malformed) => tracing::warn!("engine {}: {malformed}", self.number),
@@ -475,8 +479,8 @@ fn registered(query: &Port, session: &Session, timeout: Duration) -> Result<(u64
         if session.signer().verify(envelope.signature(), envelope.parts()).is_err() {
             continue;
         }
-        let content: Value =
-            wire::object(envelope.content()).map_err(|error| PeerError::Unreadable(format!("registration_reply: {error}")))?;
+        let content = session.packer().read_map(envelope.content());
+        let content = Value::Object(content.map_err(|error| PeerError::Unreadable(format!("registration_reply: {error}")))?);
         if content["status"] != "ok" {
             return Err(PeerError::Refused(serde_json::from_value(content).unwrap_or_default()));
         }

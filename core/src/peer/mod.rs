@@ -11,6 +11,7 @@ pub use client::{Client, Reply};
 pub use engine::{Engine, EngineHandle, Functions};
 pub use task::{Call, TaskRequest};
 
+use crate::Packer;
 use crate::connection_file::Common;
 use crate::net::PortError;
 
@@ -50,6 +51,11 @@ pub struct RemoteError {
     /// Its message.
     #[serde(default)]
     pub evalue: String,
+}
+
+/// How the messages of a connection file's cluster are packed.
+fn packer(file: &Common) -> Result<Packer, PeerError> {
+    Packer::of_name(&file.pack).map_err(|unknown| PeerError::Unreadable(format!("the connection file's `pack`: {unknown}")))
 }
 
 /// The key pair of this process's peers: the one in `IPP_CURVE_PUBLICKEY` and `IPP_CURVE_SECRETKEY`, or one made for the occasion.

@@ -12,6 +12,7 @@ use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Port, Por
 use pointsman_core::{Envelope, Parts};
 
 use super::BURST;
+use crate::admit;
 use crate::broadcast::{Action, Broadcast, Event, Reason};
 
 /// What other threads tell the tree.
@@ -67,7 +68,7 @@ pub fn run_broadcast(
                     break;
                 }
                 busy = true;
-                driver.take(&mut buffer, 2, Event::Reply);
+                driver.take_reply(&mut buffer);
                 driver.act()?;
             }
         }
@@ -86,7 +87,7 @@ pub fn run_broadcast(
                 break;
             }
             busy = true;
-            driver.take(&mut buffer, 1, Event::Request);
+            driver.take_request(&mut buffer);
             driver.act()?;
         }
         if !driver.unsent.requests.is_empty() && driver.clock.now() >= driver.retry_at {
@@ -168,10 +169,22 @@ impl Driver {
         self.tree.handle(Clock::date(), event);
     }
 
-    fn take(&mut self, buffer: &mut FrameBuf, identities: usize, event: impl FnOnce(Envelope) -> Event<'static>) {
+    fn take_request(&mut self, buffer: &mut FrameBuf) {
+        let session = self.tree.session();
+        match admit::open(buffer.pack(), session.signer(), session.packer()) {
+            Ok(envelope) => self.handle(Event::Request(envelope)),
+            Err(denied) => {
+                let kind = denied.kind;
+                let why = self.tree.deny(Clock::date(), denied);
+                self.complain(kind, why);
+            }
+        }
+    }
+
+    fn take_reply(&mut self, buffer: &mut FrameBuf) {
         match Envelope::open(Arc::new(buffer.pack())) {
-            Ok(envelope) if envelope.identity_count() == identities => self.handle(event(envelope)),
-            Ok(_) => self.complain("malformed message", "it has the wrong number of identities"),
+            Ok(envelope) if envelope.identity_count() == 2 => self.handle(Event::Reply(envelope)),
+            Ok(_) => self.complain("malformed message", "it has other than two identities"),
             Err(malformed) => self.complain("malformed message", malformed),
         }
     }
@@ -234,6 +247,7 @@ impl Driver {
                         Reason::Json(part) => {
                             self.complain("unreadable message", format_args!("its {part} is not what it should be"));
                         }
+                        Reason::Unanswerable(why) => self.complain("refused request", why),
                         Reason::Stray => self.complain("stray reply", "nobody waits for it"),
                         Reason::Full => self.complain("too many broadcasts", "refused with an error reply"),
                     }

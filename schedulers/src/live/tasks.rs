@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use pointsman_core::hub::driver::HubInput;
 use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Opened, Outbox, Port, PortError, Tally, pack, wait};
-use pointsman_core::wire::{self, ErrorContent, Header, Parent, ReplyMetadata, Status};
-use pointsman_core::{Envelope, LARGE_FRAME_BYTES, Multipart, Session, Signer, renew};
+use pointsman_core::wire::{self, ErrorContent, Parent, ReplyMetadata, Status};
+use pointsman_core::{Envelope, LARGE_FRAME_BYTES, Multipart, Session, renew};
 use pointsman_policies::{NamedSchemes, Needs, Scheme, Time};
 use serde_json::json;
 use smallvec::SmallVec;
@@ -20,7 +20,8 @@ use super::BURST;
 use super::facts::{FactReader, run_time};
 use super::feed::HubFeed;
 use super::orders::SchedulerOrder;
-use crate::task::{Action, EngineId, Event, FailKind, Measured, Reason, ReplyKind, TaskScheduler, TaskSpec};
+use crate::admit::{self, Denied, Refusal};
+use crate::task::{Action, EngineId, Event, FailKind, InvalidSpec, Measured, Reason, ReplyKind, TaskScheduler};
 
 /// Aborts whose acknowledgement is waited for; the oldest are given up beyond that, and their tasks stay where they are.
 const MAX_ABORTS: usize = 10_000;
@@ -109,6 +110,7 @@ pub fn run_tasks(
         clock: Clock::default(),
         facts: FactReader::default(),
         complaints: Complaints::new("tasks", &options.tally),
+        refused: None,
         decisions: options.decisions,
         decisions_sent: 0,
     };
@@ -135,6 +137,8 @@ pub(super) struct Driver {
     clock: Clock,
     facts: FactReader,
     complaints: Complaints,
+    /// What the machine has been told is wrong with the last request, until it says so itself.
+    refused: Option<Refusal>,
     decisions: Option<SyncSender<serde_json::Value>>,
     decisions_sent: u64,
 }
@@ -168,7 +172,7 @@ impl Driver {
                 if self.take_news(inputs, &mut batch)? {
                     return Ok(());
                 }
-                self.request();
+                self.request()?;
                 self.act()?;
             }
             for _ in 0..BURST {
@@ -218,7 +222,7 @@ impl Driver {
             match input {
                 TaskInput::EngineUp(uuid, number) => self.machine.handle(now, Event::EngineUp { uuid: &uuid, number }),
                 TaskInput::EngineDown(uuid) => self.machine.handle(now, Event::EngineDown { uuid: &uuid }),
-                TaskInput::Resubmit(message) => self.submit(message, true),
+                TaskInput::Resubmit(message) => self.submit(Arc::unwrap_or_clone(message), true)?,
                 TaskInput::Order(number, order) => self.follow(number, order),
                 TaskInput::Stop => return Ok(true),
             }
@@ -239,32 +243,44 @@ impl Driver {
     }
 
     /// Takes in the request that has just been received.
-    fn request(&mut self) {
-        let message = Arc::new(pack(self.buffer.frames_mut()));
-        self.submit(message, false);
+    fn request(&mut self) -> Result<(), PortError> {
+        let message = pack(self.buffer.frames_mut());
+        self.submit(message, false)
     }
 
-    fn submit(&mut self, message: Arc<Multipart>, from_hub: bool) {
-        let envelope = match Envelope::open(message) {
-            Ok(envelope) if envelope.identity_count() == 1 => envelope,
-            Ok(_) => return self.complain("malformed request", "it has other than one identity"),
-            Err(malformed) => return self.complain("malformed request", malformed),
+    fn submit(&mut self, message: Multipart, from_hub: bool) -> Result<(), PortError> {
+        let packer = self.session.packer();
+        let signer = self.session.signer();
+        let opened = admit::open(message, signer, packer).and_then(|envelope| {
+            if from_hub { Ok(envelope) } else { admit::verify(&envelope, signer).map(|()| envelope) }
+        });
+        let envelope = match opened {
+            Ok(envelope) => envelope,
+            Err(denied) => return self.deny(denied),
         };
-        if !from_hub && let Err(refused) = self.session.signer().verify(envelope.signature(), envelope.parts()) {
-            return self.complain("refused request", refused);
-        }
-        let Ok(header) = Header::parse(envelope.header()) else {
-            return self.complain("unreadable request", "its header is not a JSON object with a msg_id");
+        let header = match admit::header(&envelope, packer) {
+            Ok(header) => header,
+            Err(denied) => return self.deny(denied),
         };
         let bytes = envelope.message().size_bytes();
-        let mut spec = TaskSpec::parse(envelope.metadata());
-        if let Ok(spec) = &mut spec {
-            spec.inherited = from_hub;
-            spec.facts = self.facts.of_request(&envelope, &header, spec.label.hints);
-            if let Some(wrong) = &spec.label.wrong {
-                self.complain("label hint ignored", wrong);
+        let spec = match admit::spec(&envelope, &header, packer) {
+            Ok(mut spec) => {
+                spec.inherited = from_hub;
+                spec.facts = self.facts.of_request(&envelope, &header, spec.label.hints);
+                if let Some(wrong) = &spec.label.wrong {
+                    let (task, client) = (header.msg_id.escape_debug(), header.session.escape_debug());
+                    self.complain("label hint ignored", format_args!("{wrong} (task {task}, client session {client})"));
+                }
+                Ok(spec)
             }
-        }
+            Err(refusal) => {
+                let (task, client) = (header.msg_id.escape_debug(), header.session.escape_debug());
+                self.complain("refused task", format_args!("{} (task {task}, client session {client})", refusal.evalue));
+                let why = InvalidSpec(refusal.evalue.clone());
+                self.refused = Some(refusal);
+                Err(why)
+            }
+        };
         let serial = if from_hub { 0 } else { self.received };
         let payload = Request { kept: Some(envelope.clone()), serial, status: Status::Ok };
         let (now, rejected) = (self.now(), self.machine.counters().rejected);
@@ -272,13 +288,27 @@ impl Driver {
         // A repeated id was rejected; the hub must not take it for a new request.
         if self.machine.counters().rejected == rejected {
             self.hub.submitted(&header.msg_id, &envelope);
+        } else {
+            self.refused = None;
         }
+        Ok(())
+    }
+
+    /// Says that a request is not taken: in the log, and to its sender if that is known to be genuine.
+    fn deny(&mut self, denied: Denied) -> Result<(), PortError> {
+        let Denied { kind, detail, answer } = denied;
+        self.complain(kind, detail);
+        let Some((client, parent, Refusal { ename, evalue })) = answer else { return Ok(()) };
+        let content = ErrorContent::new(ename, evalue).to_json();
+        let parts = self.session.compose("apply_reply", Clock::date(), &parent, br#"{"status":"error"}"#, content);
+        let sent = self.clients.send_parts(std::iter::once(&client[..]).chain(parts.iter().map(Vec::as_slice)));
+        unless_gone(sent)
     }
 
     /// Takes in the reply that has just been received.
     fn result(&mut self) -> Result<(), PortError> {
         let read = match Opened::new(self.buffer.frames()) {
-            Ok(reply) if reply.identity_count() == 2 => read_reply(&reply, self.session.signer()),
+            Ok(reply) if reply.identity_count() == 2 => read_reply(&reply, &self.session),
             Ok(_) => Err(("malformed reply", "it has other than two identities".to_owned())),
             Err(malformed) => Err(("malformed reply", malformed.to_string())),
         };
@@ -291,7 +321,7 @@ impl Driver {
         };
         let wants_run = self.machine.needs().intersects(Needs::RUN | Needs::ESTIMATE | Needs::SPEED);
         let bytes = self.buffer.frames().iter().map(Frame::len).sum::<usize>() as u64;
-        let run = if wants_run { read.run() } else { None };
+        let run = if wants_run { run_time(self.session.packer(), read.header, &read.metadata) } else { None };
         // A failure may have to wait for what comes of a retry; all else is passed on at once, from the buffer.
         let is_kept = self.hub.keeps_records() || read.kind == ReplyKind::Failed;
         let (kind, status, id, engine) = (read.kind, read.status, read.id.into_owned(), read.engine.to_owned());
@@ -366,12 +396,12 @@ impl Driver {
         Ok(())
     }
 
-    /// Asks an engine to drop a task (PROTOCOL: control requests). If it can not be reached, the task stays where it is.
+    /// Asks an engine to drop a task, as clients do on the control channel. If it can not be reached, the task stays where it is.
     fn abort(&mut self, engine: EngineId, id: &str) -> Result<(), PortError> {
         let uuid = self.machine.uuid(engine).to_owned();
         let (request, header) = self.session.header("abort_request", Clock::date());
         let content = json!({"msg_ids": [id]}).to_string().into_bytes();
-        let parts = self.session.seal(header, b"{}".to_vec(), b"{}".to_vec(), content);
+        let parts = self.session.compose_under(header, b"{}", b"{}", content);
         let frames = std::iter::once(uuid.as_bytes()).chain(parts.iter().map(Vec::as_slice));
         match self.control.send_parts(frames) {
             Ok(()) => {}
@@ -397,7 +427,7 @@ impl Driver {
         if let Err(refused) = self.session.signer().verify(reply.signature(), reply.parts()) {
             return self.complain("refused reply", refused);
         }
-        let parent: Parent<'_> = wire::object(reply.parent()).unwrap_or_default();
+        let parent: Parent<'_> = self.session.packer().read(reply.parent()).unwrap_or_default();
         let Some(at) = self.aborts.iter().position(|(request, ..)| parent.msg_id.as_deref() == Some(request)) else { return };
         if let Some((_, id, engine)) = self.aborts.remove(at) {
             let now = self.now();
@@ -411,7 +441,7 @@ impl Driver {
             Some(envelope) => envelope.parent(),
             None => Opened::new(self.buffer.frames()).map_or(&b""[..], |opened| opened.part(1)),
         };
-        let parent: Parent<'_> = wire::object(parent).unwrap_or_default();
+        let parent: Parent<'_> = self.session.packer().read(parent).unwrap_or_default();
         parent.msg_id.unwrap_or_default().into_owned()
     }
 
@@ -456,14 +486,15 @@ impl Driver {
     fn fail(&mut self, id: &str, kind: FailKind, engine: Option<EngineId>, payload: &Request) -> Result<(), PortError> {
         let Some(request) = &payload.kept else { return Ok(()) }; // requests always are
         let died = engine.filter(|_| kind == FailKind::EngineError).map(|engine| self.machine.uuid(engine).to_owned());
-        let evalue = match (&died, kind) {
-            (Some(uuid), _) => format!("Engine '{uuid}' died while running task '{id}'"),
-            (None, FailKind::QueueFull) => "the scheduler holds as many tasks as it may".to_owned(),
-            _ => String::new(),
+        let (ename, evalue) = match (&died, kind, self.refused.take()) {
+            (Some(uuid), ..) => (kind.ename(), format!("Engine '{uuid}' died while running task '{id}'")),
+            (None, FailKind::QueueFull, _) => (kind.ename(), "the scheduler holds as many tasks as it may".to_owned()),
+            (None, FailKind::InvalidDependency, Some(Refusal { ename, evalue })) => (ename, evalue),
+            _ => (kind.ename(), String::new()),
         };
         let date = Clock::date();
         let metadata = died.as_ref().map_or_else(|| json!({}), |uuid| json!({"status": "error", "engine": uuid, "date": date}));
-        let content = ErrorContent::new(kind.ename(), evalue).to_json();
+        let content = ErrorContent::new(ename, evalue).to_json();
         let parts = self.session.compose("apply_reply", date, request.header(), metadata.to_string().as_bytes(), content);
         let client = request.identity(0);
         let identities: SmallVec<[&[u8]; 2]> = std::iter::once(client).chain(died.as_deref().map(str::as_bytes)).collect();
@@ -505,6 +536,14 @@ fn forward_anew(port: &Port, identities: [&[u8]; 2], message: &Envelope, session
     port.send(&mut frames)
 }
 
+/// A client that has gone does not wait for its answer.
+fn unless_gone(sent: Result<(), PortError>) -> Result<(), PortError> {
+    match sent {
+        Err(PortError::NoSuchPeer | PortError::NotNow) => Ok(()),
+        outcome => outcome,
+    }
+}
+
 /// Sends new identities and a kept message from its delimiter on. Large frames go by reference.
 fn forward(port: &Port, identities: [&[u8]; 2], message: &Envelope) -> Result<(), PortError> {
     let whole = message.message();
@@ -539,21 +578,16 @@ struct Read<'f> {
     header: &'f [u8],
 }
 
-impl Read<'_> {
-    fn run(&self) -> Option<Duration> {
-        run_time(self.header, &self.metadata)
-    }
-}
-
-fn read_reply<'f>(reply: &Opened<'f>, signer: &Signer) -> Result<Read<'f>, (&'static str, String)> {
+fn read_reply<'f>(reply: &Opened<'f>, session: &Session) -> Result<Read<'f>, (&'static str, String)> {
     let parts = [0, 1, 2, 3].map(|part| reply.part(part));
-    signer.verify(reply.signature(), parts).map_err(|refused| ("refused reply", refused.to_string()))?;
-    let parent: Parent<'_> = wire::object(parts[1]).unwrap_or_default();
+    session.signer().verify(reply.signature(), parts).map_err(|refused| ("refused reply", refused.to_string()))?;
+    let packer = session.packer();
+    let parent: Parent<'_> = packer.read(parts[1]).unwrap_or_default();
     let (Some(id), Ok(engine)) = (parent.msg_id, std::str::from_utf8(reply.identity(0))) else {
         return Err(("unreadable reply", "it does not say to which request".to_owned()));
     };
-    let metadata: ReplyMetadata<'_> = wire::object(parts[2]).unwrap_or_default();
-    let status = wire::reply_status(pointsman_core::Packer::Json, &metadata, parts[3]);
+    let metadata: ReplyMetadata<'_> = packer.read(parts[2]).unwrap_or_default();
+    let status = wire::reply_status(packer, &metadata, parts[3]);
     let kind = match status {
         _ if metadata.dependencies_met == Some(false) => ReplyKind::Unmet,
         Status::Ok => ReplyKind::Ok,

@@ -9,6 +9,6 @@ mod warn;
 
 pub use file::{Experiment, ExperimentError, POLICY_KEYS};
 pub use point::{Point, Workload};
-pub use run::{Detail, Outcome, Row, run_experiment, run_point, run_point_live};
+pub use run::{Detail, How, Outcome, Row, Work, run_experiment, run_point, source_of};
 pub use store::{Results, Store, read_results};
 pub use warn::warnings;
