@@ -169,13 +169,13 @@ def test_a_controller_that_is_killed_under_short_tasks_leaves_no_queue_that_stan
             view = rc.load_balanced_view()
             sent = [view.apply_async(lambda n: n * n, n) for n in range(60)]
             direct = [rc[n % 2].apply_async(lambda n: n, n) for n in range(6)]
+            ids = [ar.msg_ids[0] for ar in sent]
+            wait_until(lambda: committed(tmp_path, f"msg_id IN {tuple(ids)}") == 60)
             # At a moment when results come in: the last of them have just been sent and answered.
             wait_until(lambda: sum(ar.ready() for ar in sent) > 10 * kill)
             seen = [ar.msg_ids[0] for ar in sent if ar.ready()]
-            wait_until(lambda: committed(tmp_path, "queue = 'task'") == 60 * (kill + 1))
             cluster = successor(cluster, *args)
             rc = cluster.client(engines=2)
-            ids = [ar.msg_ids[0] for ar in sent]
             wait_until(lambda: not rc.result_status(ids)["pending"], timeout=60)
             assert [rc.get_result(msg_id, owner=False).get(timeout=30) for msg_id in ids] == [n * n for n in range(60)]
             assert set(seen) <= set(rc.result_status(ids)["completed"])
