@@ -137,6 +137,11 @@ fn serve(read: &Arguments, arguments: &[String], registry: &Arc<Registry>) -> an
             tracing::info!("stopped");
             std::process::exit(0)
         }
+        Ending::Incomplete(reason) => {
+            tracing::error!("stopped, but {reason}");
+            eprintln!("pointsman: stopped, but {reason}");
+            std::process::exit(1)
+        }
         Ending::Died(reason) => {
             tracing::error!("a part of the controller died: {reason}");
             eprintln!("pointsman: a part of the controller died: {reason}");

@@ -151,14 +151,18 @@ impl Controller {
     pub fn wait(mut self) -> Ending {
         let ending = self.crew.wait();
         drop(self.files);
-        if !self.crew.finish() {
+        let (all_ended, incomplete) = self.crew.finish();
+        if !all_ended {
             // Terminating a context waits for its sockets, and a thread that does not stop keeps its own.
             std::mem::forget(self.context);
         }
         for (part, kind, count) in self.tally.counts() {
             tracing::info!("in all, {part}: {kind}: {count}");
         }
-        ending
+        match (ending, incomplete) {
+            (Ending::Asked, Some(reason)) => Ending::Incomplete(reason),
+            (ending, _) => ending,
+        }
     }
 }
 
