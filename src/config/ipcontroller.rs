@@ -324,7 +324,7 @@ fn truth(setting: &Setting) -> Result<bool, ConfigError> {
     }
 }
 
-/// Traits that change nothing here: there are no processes to place, no addresses between them, no log server.
+/// Traits that change nothing here: there are no processes to place, and no addresses between them.
 const WITHOUT_MEANING: &[&str] = &[
     "use_threads",
     "monitor_ip",
@@ -332,7 +332,6 @@ const WITHOUT_MEANING: &[&str] = &[
     "engine_transport",
     "client_transport",
     "clean_logs",
-    "log_url",
     "log_datefmt",
     "log_format",
     "mon_port",
@@ -399,6 +398,7 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
         ("IPController", "work_dir") => controller.work_dir = Some(text(setting)?.into()),
         ("IPController", "log_level") => config.log.level = level(setting)?,
         ("IPController", "log_to_file") => config.log.to_file = truth(setting)?,
+        ("IPController", "log_url") => config.log.url = Some(text(setting)?).filter(|url| !url.is_empty()),
         ("IPController", "db_class") => {
             config.records.store = match text(setting)?.rsplit('.').next().unwrap_or_default() {
                 "DictDB" => Store::Memory,

@@ -337,11 +337,13 @@ pub struct Log {
     pub level: String,
     /// To the profile's `log` folder instead of standard error.
     pub to_file: bool,
+    /// Where an `iplogger` listens that shows the lines too, such as `tcp://127.0.0.1:20202`.
+    pub url: Option<String>,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Log { level: "info".into(), to_file: false }
+        Log { level: "info".into(), to_file: false, url: None }
     }
 }
 
