@@ -1,12 +1,13 @@
 //! ipcontroller's own spellings: its flags and aliases, `--Class.trait=value`, and its config files. Known traits become fields of
 //! [`Config`]; traits that mean nothing here are accepted in silence, unknown ones with a warning, as there (PROTOCOL: command line).
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use pointsman_policies::PolicySpec;
 use serde_json::Value;
 
-use super::{Config, ConfigError, Store, Transport, literal, python, read_toml_over};
+use super::{Config, ConfigError, Store, Transport, literal, log_level, python, read_toml_over};
 
 /// What was asked for instead of running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +98,7 @@ const FLAGS: &[(&str, &[(&str, &str)])] = &[
 ///
 /// # Errors
 /// If a value is impossible, a file unreadable, or a one-letter option unknown.
-pub fn read_arguments(args: &[String], env: &dyn Fn(&str) -> Option<String>) -> Result<Arguments, ConfigError> {
+pub fn read_arguments(args: &[String], env: &dyn Fn(&str) -> Option<OsString>) -> Result<Arguments, ConfigError> {
     let mut read = Arguments::default();
     let settings = split(args, &mut read)?;
     // The profile decides which files there are, so it is looked up first.
@@ -105,7 +106,6 @@ pub fn read_arguments(args: &[String], env: &dyn Fn(&str) -> Option<String>) -> 
         apply(&mut read, setting)?;
     }
     let profile = profile_dir(&read.config, env);
-    read.config.controller.profile_dir = Some(profile.clone());
     for folder in [Path::new("/etc/ipython"), Path::new("/usr/local/etc/ipython"), &profile] {
         for stem in ["ipython_config", "ipcontroller_config"] {
             for setting in read_file(&folder.join(stem).with_extension("py"), &mut read.warnings, false)? {
@@ -136,22 +136,30 @@ pub fn read_arguments(args: &[String], env: &dyn Fn(&str) -> Option<String>) -> 
         apply(&mut read, setting)?;
     }
     read.config.controller.profile_dir = Some(profile);
+    // What stands in a file or on the command line counts, though it be empty.
     if read.config.controller.cluster_id.is_none() {
-        read.config.controller.cluster_id = env("IPP_CLUSTER_ID").filter(|id| !id.is_empty());
+        read.config.controller.cluster_id = variable(env, "IPP_CLUSTER_ID")?;
     }
     if read.config.session.key.is_none() {
-        read.config.session.key = env("IPP_SESSION_KEY");
+        read.config.session.key = variable(env, "IPP_SESSION_KEY")?;
     }
-    let set = |name: &str| env(name).filter(|value| !value.is_empty());
-    let is_on = |name: &str| set(name).is_some_and(|value| value != "0");
+    let set = |name: &str| variable(env, name).map(|value| value.filter(|value| !value.is_empty()));
+    let is_on = |name: &str| set(name).map(|value| value.is_some_and(|value| value != "0"));
     let curve = &mut read.config.curve;
-    curve.enabled |= is_on("IPP_ENABLE_CURVE");
+    curve.enabled |= is_on("IPP_ENABLE_CURVE")?;
     if curve.public_key.is_none() && curve.secret_key.is_none() {
-        curve.public_key = set("IPP_CURVE_PUBLICKEY");
-        curve.secret_key = set("IPP_CURVE_SECRETKEY");
+        curve.public_key = set("IPP_CURVE_PUBLICKEY")?;
+        curve.secret_key = set("IPP_CURVE_SECRETKEY")?;
     }
-    read.config.controller.allow_plaintext |= is_on("POINTSMAN_ALLOW_PLAINTEXT");
+    read.config.controller.allow_plaintext |= is_on("POINTSMAN_ALLOW_PLAINTEXT")?;
+    read.config = read.config.settled()?;
     Ok(read)
+}
+
+/// A variable that must be text.
+fn variable(env: &dyn Fn(&str) -> Option<OsString>, name: &str) -> Result<Option<String>, ConfigError> {
+    let is_no_text = |_| ConfigError::Value { setting: name.to_owned(), reason: "the variable is not UTF-8".into() };
+    env(name).map(OsString::into_string).transpose().map_err(is_no_text)
 }
 
 /// Splits a command line into settings.
@@ -275,7 +283,7 @@ fn concerns_controller(class: &str) -> bool {
 }
 
 /// The folder of the profile that a configuration means. `env` is how variables are looked up.
-pub fn profile_dir(config: &Config, env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+pub fn profile_dir(config: &Config, env: &dyn Fn(&str) -> Option<OsString>) -> PathBuf {
     let controller = &config.controller;
     let set = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     controller.profile_dir.clone().or_else(|| set("IPP_PROFILE_DIR")).unwrap_or_else(|| {
@@ -391,7 +399,7 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
         ("IPController", "profile") => controller.profile = Some(text(setting)?),
         ("ProfileDir", "location") => controller.profile_dir = Some(text(setting)?.into()),
         ("IPController", "ipython_dir") => controller.ipython_dir = Some(text(setting)?.into()),
-        ("IPController", "cluster_id") => controller.cluster_id = Some(text(setting)?).filter(|id| !id.is_empty()),
+        ("IPController", "cluster_id") => controller.cluster_id = Some(text(setting)?),
         ("IPController", "work_dir") => controller.work_dir = Some(text(setting)?.into()),
         ("IPController", "log_level") => config.log.level = level(setting)?,
         ("IPController", "log_to_file") => config.log.to_file = truth(setting)?,
@@ -505,24 +513,10 @@ fn mongo_kwargs(setting: &Setting, uri: &mut String) -> Result<(), ConfigError> 
     Ok(())
 }
 
-/// Python's numbers or names for levels of logging.
+/// Words or Python's numbers for levels of logging.
 fn level(setting: &Setting) -> Result<String, ConfigError> {
-    let text = text(setting)?;
-    let level = match text.to_uppercase().as_str() {
-        "DEBUG" => 10,
-        "INFO" => 20,
-        "WARN" | "WARNING" => 30,
-        "ERROR" => 40,
-        "CRITICAL" => 50,
-        number => number.parse::<i64>().map_err(|_| wrong(setting, "expected a level of logging"))?,
-    };
-    Ok(match level {
-        ..=10 => "debug",
-        11..=20 => "info",
-        21..=30 => "warn",
-        _ => "error",
-    }
-    .into())
+    let expected = || wrong(setting, &format!("expected {}", log_level::EXPECTED));
+    log_level::filter(&text(setting)?).ok_or_else(expected)
 }
 
 /// `10101-10120,10200`, or a list of numbers.
@@ -541,7 +535,7 @@ mod tests {
     fn read(args: &[&str], folder: &Path) -> Result<Arguments, ConfigError> {
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         let profile = folder.to_str().unwrap().to_owned();
-        read_arguments(&args, &|name| (name == "IPP_PROFILE_DIR").then(|| profile.clone()))
+        read_arguments(&args, &|name| (name == "IPP_PROFILE_DIR").then(|| profile.clone().into()))
     }
 
     #[test]

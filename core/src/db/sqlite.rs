@@ -13,7 +13,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
-use super::record::MAX_OUTPUT_BYTES;
+use super::record::{CUT_OFF, MAX_OUTPUT_BYTES};
 use super::{DbError, Ended, Field, Key, Keys, MAX_ANSWER_BYTES, Necessary, Patch, Query, Record, Status, TaskDb};
 use crate::date::Date;
 
@@ -400,7 +400,8 @@ impl SqliteDb {
         for (at, name) in appended.iter().enumerate() {
             let comma = if sets.is_empty() { "" } else { "," };
             let number = columns.len() + at + 2;
-            let _ = write!(sets, "{comma}{name}=substr(coalesce({0}.{name},'')||?{number},1,{MAX_OUTPUT_BYTES})", self.table);
+            let whole = format!("coalesce({0}.{name},'')||?{number}", self.table);
+            let _ = write!(sets, "{comma}{name}={}", within_bound(&whole));
         }
         if !create {
             let _ = write!(sql, "UPDATE {} SET {sets} WHERE msg_id=?1", self.table);
@@ -417,7 +418,7 @@ impl SqliteDb {
             let _ = write!(sql, ",?{}", at + 2);
         });
         (0..appended.len()).for_each(|at| {
-            let _ = write!(sql, ",substr(?{},1,{MAX_OUTPUT_BYTES})", columns.len() + at + 2);
+            let _ = write!(sql, ",{}", within_bound(&format!("?{}", columns.len() + at + 2)));
         });
         empty().for_each(|_| sql += ",''");
         let _ = if sets.is_empty() {
@@ -427,6 +428,15 @@ impl SqliteDb {
         };
         Some(sql)
     }
+}
+
+/// An SQL expression for text within the bound of output. Longer than that it is only where it was cut off, which a mark says; more text
+/// behind the mark is cut off before it, so the mark stays where it was.
+fn within_bound(text: &str) -> String {
+    format!(
+        "CASE WHEN length({text})>{MAX_OUTPUT_BYTES} THEN substr({text},1,{MAX_OUTPUT_BYTES})||char(10)||'{}' ELSE {text} END",
+        CUT_OFF.trim_start()
+    )
 }
 
 /// Whether a label would come back from its column as something else.
