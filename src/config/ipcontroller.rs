@@ -522,7 +522,10 @@ fn level(setting: &Setting) -> Result<String, ConfigError> {
 /// `10101-10120,10200`, or a list of numbers.
 fn ports(setting: &Setting) -> Result<String, ConfigError> {
     match &setting.value {
-        Value::Array(list) => Ok(list.iter().map(Value::to_string).collect::<Vec<_>>().join(",")),
+        Value::Array(list) => {
+            let each = |port: &Value| port.as_str().map_or_else(|| port.to_string(), str::to_owned);
+            Ok(list.iter().map(each).collect::<Vec<_>>().join(","))
+        }
         _ => text(setting),
     }
 }
@@ -599,5 +602,54 @@ mod tests {
         assert_eq!(read(&[], folder.path()).unwrap().config.policy.admission, Some(fixed(9)));
         write("pointsman.toml", "[policy]\nadmisson = \"fixed\"\n");
         assert!(read(&[], folder.path()).unwrap_err().to_string().contains("did you mean `admission`?"));
+    }
+
+    #[test]
+    fn what_stocks_own_config_file_holds_can_be_taken_out_of_its_comments() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "c = get_config()  #noqa\nc.IPController.client_ip = ''\nc.IPController.cluster_id = ''\n\
+                    c.IPController.curve_publickey = b''\nc.IPController.ports = []\nc.IPController.engine_ports = ['10-12', 14]\n\
+                    c.IPController.control = None\nc.IPController.log_level = 30\nc.Session.keyfile = ''\nc.Session.session = ''\n\
+                    c.IPController.location = 'vm'\nc.MongoDB.connection_args = []\nc.DictDB.size_limit = 1073741824\n";
+        std::fs::write(folder.path().join("ipcontroller_config.py"), text).unwrap();
+        let config = read(&[], folder.path()).unwrap().config;
+        let controller = &config.controller;
+        assert_eq!((&controller.client_ip, &controller.cluster_id, controller.engine_ports.as_str()), (&None, &None, "10-12,14"));
+        assert_eq!((config.session.keyfile, config.session.ident, config.curve.public_key), (None, None, None));
+        assert_eq!(config.log.level, "warn");
+    }
+
+    #[test]
+    fn an_empty_cluster_id_is_none_wherever_it_stands_and_outdoes_the_variable() {
+        let folder = tempfile::tempdir().unwrap();
+        let read_with = |args: &[&str], variable: &str| {
+            let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
+            let env = |name: &str| match name {
+                "IPP_PROFILE_DIR" => Some(folder.path().into()),
+                "IPP_CLUSTER_ID" => Some(variable.into()),
+                _ => None,
+            };
+            read_arguments(&args, &env).map(|read| read.config.controller.cluster_id)
+        };
+        assert_eq!(read_with(&[], "x").unwrap().as_deref(), Some("x"));
+        assert_eq!((read_with(&[], "").unwrap(), read_with(&["--cluster-id="], "x").unwrap()), (None, None));
+        std::fs::write(folder.path().join("pointsman.toml"), "[controller]\ncluster_id = \"\"\n").unwrap();
+        assert_eq!(read_with(&[], "x").unwrap(), None);
+        assert_eq!(read_with(&["--cluster-id=y"], "x").unwrap().as_deref(), Some("y"));
+    }
+
+    #[test]
+    fn variables_that_are_paths_need_not_be_text_and_others_must() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let odd = || OsString::from_vec(vec![b'/', 0xff]);
+        let config = Config::default();
+        for (name, rest) in [("IPP_PROFILE_DIR", ""), ("IPYTHONDIR", "profile_default"), ("HOME", ".ipython/profile_default")] {
+            let folder = profile_dir(&config, &|asked| (asked == name).then(odd));
+            assert_eq!(folder, Path::new(&odd()).join(rest).components().collect::<PathBuf>(), "{name}");
+        }
+        for name in ["IPP_CLUSTER_ID", "IPP_SESSION_KEY", "IPP_CURVE_SECRETKEY"] {
+            let error = read_arguments(&[], &|asked| (asked == name).then(odd)).unwrap_err().to_string();
+            assert_eq!(error, format!("{name}: the variable is not UTF-8"));
+        }
     }
 }

@@ -46,6 +46,9 @@ impl Identity {
                 for note in overruled(config, asked_for.as_deref(), client, engine) {
                     tracing::warn!("{note} (leave out --reuse and --restore, or delete the files)");
                 }
+                if client.common.key.is_empty() {
+                    tracing::warn!("the connection files that are reused have no key: messages are not signed");
+                }
                 client.common.key.clone()
             }
             None => asked_for.unwrap_or_else(fresh_id),
