@@ -61,7 +61,7 @@ profile. Options of this program's own are in pointsman.toml; --init writes one 
 
 /// Runs a controller until it is asked to stop.
 pub(super) fn run(arguments: &[String], registry: &Arc<Registry>) -> ExitCode {
-    let read = match read_arguments(arguments, &|name| std::env::var(name).ok()) {
+    let read = match read_arguments(arguments, &|name| std::env::var_os(name)) {
         Ok(read) => read,
         Err(error @ ConfigError::Option(_)) => {
             eprintln!("pointsman: {error}");
@@ -158,7 +158,7 @@ fn serve(read: &Arguments, arguments: &[String], registry: &Arc<Registry>) -> an
 
 /// SIGHUP: the four policies of the files as they are now. Everything else is read at the start alone.
 fn reload(desk: &PolicyDesk, arguments: &[String], started: &Config) {
-    let env = |name: &str| std::env::var(name).ok();
+    let env = |name: &str| std::env::var_os(name);
     let outcome = read_arguments(arguments, &env).map_err(anyhow::Error::from).and_then(|read| {
         let mut rest = read.config.clone();
         let four = started.policy.clone();

@@ -2,7 +2,9 @@
 
 mod bench;
 mod cli;
+mod config;
 mod demo;
+mod docs;
 mod hostile;
 mod interop;
 mod lab_answers;
