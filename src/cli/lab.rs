@@ -3,19 +3,15 @@
 mod patience;
 mod run;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use comfy_table::{CellAlignment, Table, presets};
 use pointsman_policies::Registry;
 
 use super::{failed, start_plain_log};
-use crate::lab::experiment::{Experiment, Point, read_results};
-use crate::lab::measure::Measures;
-use crate::lab::replay::{self, Recording};
+use crate::lab::experiment::{Experiment, read_results};
 use crate::lab::{report, verify};
 
 /// The experiments that come with the program: name and file.
@@ -80,28 +76,7 @@ pub(super) enum Command {
         yes: bool,
     },
     /// Play a live run again from its records, under its own policies and under others.
-    Replay {
-        /// The SQLite file of a controller's task records (--sqlitedb).
-        records: PathBuf,
-        /// Another placement to try; any number of them.
-        #[arg(long)]
-        placement: Vec<String>,
-        /// The order for those; as it was unless given.
-        #[arg(long)]
-        order: Option<String>,
-        /// The limit of tasks in flight for those; as it was unless given.
-        #[arg(long)]
-        hwm: Option<u32>,
-        /// Rebalance policy for those; as it was unless given.
-        #[arg(long)]
-        rebalance: Option<String>,
-        /// Seed of what policies draw.
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// Write the run as a workflow, in WfFormat.
-        #[arg(long)]
-        wfformat: Option<PathBuf>,
-    },
+    Replay(super::replay::Options),
     /// Print an experiment that comes with the program, to start from; without a name, list them.
     Example {
         /// Which.
@@ -116,10 +91,7 @@ pub(super) fn run(command: &Command, registry: &Registry) -> ExitCode {
         Command::Run(options) => run::run(options, registry),
         Command::Report { folder } => make_report(folder, registry),
         Command::Verify { full, seed, markdown, yes } => run_verify(*full, *seed, *markdown, *yes, registry),
-        Command::Replay { records, placement, order, hwm, rebalance, seed, wfformat } => {
-            let others = Others { placement, order: order.as_ref(), hwm: *hwm, rebalance: rebalance.as_ref() };
-            run_replay(records, &others, *seed, wfformat.as_deref(), registry)
-        }
+        Command::Replay(options) => return super::replay::run(options, registry),
         Command::Example { name } => example(name.as_deref()),
     };
     match outcome {
@@ -174,87 +146,6 @@ fn run_verify(full: bool, seed: u64, markdown: bool, yes: bool, registry: &Regis
         bail!("{table}\n{deviating} of {} systems deviate from theory", verdicts.len());
     }
     Ok(format!("{table}\nall {} within one per cent or three standard errors", verdicts.len()))
-}
-
-/// Policies to try on a recording.
-struct Others<'o> {
-    placement: &'o [String],
-    order: Option<&'o String>,
-    hwm: Option<u32>,
-    rebalance: Option<&'o String>,
-}
-
-impl Others<'_> {
-    /// The points: with each placement, or with the recorded one if only something else is changed.
-    fn points(&self, ran: &Point) -> Vec<Point> {
-        let changed = |placement: String| Point {
-            placement,
-            order: self.order.unwrap_or(&ran.order).clone(),
-            admission: if self.hwm.is_some() { None } else { ran.admission.clone() },
-            hwm: self.hwm,
-            rebalance: self.rebalance.unwrap_or(&ran.rebalance).clone(),
-            ..Point::default()
-        };
-        let others = self.order.is_some() || self.hwm.is_some() || self.rebalance.is_some();
-        match (self.placement, others) {
-            ([], true) => vec![changed(ran.placement.clone())],
-            (placements, _) => placements.iter().cloned().map(changed).collect(),
-        }
-    }
-}
-
-fn run_replay(
-    path: &Path,
-    others: &Others<'_>,
-    seed: u64,
-    wfformat: Option<&Path>,
-    registry: &Registry,
-) -> anyhow::Result<String> {
-    let recording = Recording::read(path)?;
-    if let Some(to) = wfformat {
-        let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or("run");
-        let text = serde_json::to_string_pretty(&recording.to_dag()?.to_wfformat(name))?;
-        std::fs::write(to, text).with_context(|| to.display().to_string())?;
-    }
-    let ran = match &recording.policies {
-        Some(text) => replay::point_of(text)?,
-        None => Point::default(),
-    };
-    let resolved = ran.policies(registry)?;
-    let overheads = recording.overheads(replay::hwm_of(&resolved));
-    let real = recording.real();
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["", "mean response, s", "p50", "p99", "longest", "mean wait, s", "makespan, s"]);
-    let figures = |measures: &Measures| {
-        let response = measures.response_s;
-        [response.mean, response.p50, response.p99, response.max, measures.wait_s.mean, measures.makespan_s]
-    };
-    let row = |name: &str, values: [f64; 6], unit: &str| {
-        let digits = if unit.is_empty() { 4 } else { 1 };
-        std::iter::once(name.to_owned()).chain(values.map(|value| format!("{value:.digits$}{unit}"))).collect::<Vec<String>>()
-    };
-    let own = recording.replay(&ran, registry, overheads, seed)?;
-    table.add_row(row("as it was", figures(&real), ""));
-    table.add_row(row(&format!("replayed: {resolved}"), figures(&own), ""));
-    let (was, is) = (figures(&real), figures(&own));
-    table.add_row(row("error of the replay", std::array::from_fn(|at| (is[at] / was[at].max(1e-12) - 1.0) * 100.0), " %"));
-    for point in others.points(&ran) {
-        let measures = recording.replay(&point, registry, overheads, seed)?;
-        table.add_row(row(&format!("would have been: {}", point.policies(registry)?), figures(&measures), ""));
-    }
-    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    Ok(format!(
-        "{} tasks of {} clients, calling {} functions, on {} engines, {} left out; beside their own time {:.2} ms one way to an engine, {:.2} ms to the client and back, {:.2} ms of an engine a task\n{table}",
-        recording.tasks.len(),
-        recording.tasks.iter().map(|task| task.client).max().unwrap_or(0),
-        recording.tasks.iter().map(|task| task.class).collect::<BTreeSet<u64>>().len(),
-        recording.engines,
-        recording.left_out,
-        overheads.link_s * 1e3,
-        overheads.client_s * 1e3,
-        overheads.engine_s * 1e3,
-    ))
 }
 
 fn example(name: Option<&str>) -> anyhow::Result<String> {

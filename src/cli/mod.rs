@@ -7,6 +7,7 @@ mod demo;
 mod engine;
 mod lab;
 mod policy;
+mod replay;
 mod schemes;
 
 use std::process::ExitCode;

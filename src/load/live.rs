@@ -1,7 +1,8 @@
 //! A workload of the lab on a live cluster: a controller of our own with engines that do nothing for as long as each task says.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -9,9 +10,10 @@ use pointsman_policies::{Axis, PolicySpec, Registry};
 
 use super::clients::Clients;
 use super::plan::{After, Arrivals, Durations, Plan};
+use super::report::Ran;
 use super::{Site, Which};
 use crate::lab::experiment::{Outcome, Point, Work, Workload, source_of};
-use crate::lab::measure::Collector;
+use crate::lab::measure::{Collector, Measures};
 use crate::lab::world::{Ended, Source, Totals};
 
 /// What a live cluster is.
@@ -27,16 +29,18 @@ pub struct Live {
     pub unit_s: f64,
 }
 
-/// Runs the jobs of a source; `watch` sees each end in the source's time. `stop` ends it at once.
+/// Runs the jobs of a source; `watch` sees each end in the source's time, with the run time that its engine has stamped. `progress` and `stop` as in
+/// [`run`](super::run). Returns how long it took, and how long tasks ran.
 ///
 /// # Errors
-/// If the controller does not start, or stops answering; if it was stopped.
+/// If the controller does not start, or stops answering; if it is stopped.
 pub fn run_live(
     live: &Live,
     source: &mut dyn Source,
-    stop: &AtomicBool,
+    progress: &dyn Fn(&str, f64),
     watch: &mut dyn FnMut(&Ended),
-) -> anyhow::Result<Duration> {
+    stop: &Arc<AtomicBool>,
+) -> anyhow::Result<(Duration, Ran)> {
     let plan = Plan {
         engines: live.engines,
         clients: live.clients.max(1),
@@ -51,15 +55,31 @@ pub fn run_live(
         round_s: 0.0,
         warmup_s: 0.0,
         seed: 1,
+        label: None,
     };
-    let Site { target, mut farm } = Site::open(&plan, &Which::Own(live.options.clone()), &|_, _| ())?;
-    let mut clients = Clients::connect(&target.client, &plan)?;
+    let Site { target, mut farm, .. } = Site::open(&plan, &Which::Own(live.options.clone()), progress, stop)?;
+    let mut clients = Clients::connect(&target.client, &plan, stop)?;
     let from = clients.now();
-    clients.drive_source(source, live.unit_s, watch, || match stop.load(Ordering::Relaxed) {
-        true => bail!("interrupted"),
-        false => farm.check(),
-    })?;
-    Ok(clients.now() - from)
+    clients.drive_source(source, live.unit_s, watch, || farm.check())?;
+    let length = clients.now() - from;
+    Ok((length, clients.take_seen()?.ran))
+}
+
+/// More connections than this a live run has not: it is refused if it needed more to tell its clients apart.
+const MOST_CONNECTIONS: usize = 1000;
+
+/// One connection for each client of a point, so that policies tell them apart as they do in the lab.
+fn connections(point: &Point, folder: &Path) -> anyhow::Result<usize> {
+    let named = match point.workload {
+        Workload::Trace => point.recorded(folder)?.iter().map(|task| task.client).max(),
+        _ => point.kinds.iter().map(|kind| kind.client).max(),
+    };
+    // Nobody in particular is a client too.
+    let count = named.map_or(0, |most| most as usize + 1).max(point.clients as usize);
+    if count > MOST_CONNECTIONS {
+        bail!("{count} clients: a live run has at most {MOST_CONNECTIONS} connections");
+    }
+    Ok(count)
 }
 
 /// Whether a point can be run live: on this machine engines are alike, links are what they are, and nothing fails on purpose.
@@ -92,17 +112,17 @@ pub fn check_live(point: &Point) -> anyhow::Result<()> {
 }
 
 /// Runs a point once on a live cluster of this machine: our own controller as a process, engines that are busy for as long as tasks take. A second
-/// of the point takes `unit_s`. `stop` ends it at once.
+/// of the point takes `unit_s`.
 ///
 /// # Errors
-/// As [`run_point`](crate::lab::experiment::run_point); if the point has what only a simulator can have; or if the cluster fails.
+/// As [`run_point`](crate::lab::experiment::run_point); if the point has what only a simulator can have; if the cluster fails; or if it is stopped.
 pub fn run_point_live(
     point: &Point,
     registry: &Registry,
     folder: &Path,
     seed: u64,
     unit_s: f64,
-    stop: &AtomicBool,
+    stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<Outcome> {
     check_live(point)?;
     let resolved = point.policies(registry)?;
@@ -111,39 +131,26 @@ pub fn run_point_live(
     let option = |(name, axis)| Ok(format!("--{name}={}", at_unit(resolved.on(axis), unit_s)?));
     let mut options = names.into_iter().map(option).collect::<anyhow::Result<Vec<String>>>()?;
     options.extend(["--nodb".to_owned(), format!("--seed={}", seed >> 1)]);
-    let live = Live { engines: point.engines, clients: clients_of(point, folder)?, options, unit_s };
+    let live = Live { engines: point.engines, clients: connections(point, folder)?, options, unit_s };
     let (mut source, tasks) = match source_of(point, folder, seed)? {
         Work::Tasks(source, tasks) => (source, tasks),
         Work::Graphs(..) => bail!("live runs are of independent tasks"),
     };
     let mut collector = Collector::new((tasks as f64 * point.warmup) as u64);
     let mut totals = Totals { busy_ns: vec![0; point.engines], ..Totals::default() };
-    let length = run_live(&live, &mut source, stop, &mut |ended| {
+    let watch = &mut |ended: &Ended| {
         collector.see(ended);
         totals.ended += 1;
         totals.failed += u64::from(!ended.ok);
-        totals.busy_ns[0] += ended.work_ns;
-    })?;
+        // What its engine was busy for, not what it was to be busy for.
+        totals.busy_ns[0] += ended.ended_ns - ended.started_ns;
+    };
+    let (length, ran) = run_live(&live, &mut source, &|_, _| (), watch, stop)?;
     totals.busy_ns = vec![totals.busy_ns[0] / point.engines as u64; point.engines];
     totals.end_ns = (length.as_nanos() as f64 / unit_s) as u64;
-    Ok(Outcome { measures: collector.measures(&totals, None), totals, gantt: Vec::new() })
-}
-
-/// So many clients have a connection each.
-const MOST_CLIENTS: usize = 1000;
-
-/// Connections, so that each client of the point has its own.
-fn clients_of(point: &Point, folder: &Path) -> anyhow::Result<usize> {
-    let count = match point.workload {
-        Workload::Closed => point.clients.max(1) as usize,
-        // Clients are numbered from 1, and nobody is 0.
-        Workload::Trace => 1 + point.recorded(folder)?.iter().map(|task| task.client as usize).max().unwrap_or(0),
-        _ => 1 + point.kinds.iter().map(|kind| kind.client as usize).max().unwrap_or(0),
-    };
-    if count > MOST_CLIENTS + 1 {
-        bail!("live, {MOST_CLIENTS} clients have connections of their own, and these are {}", count - 1);
-    }
-    Ok(count)
+    // Results keep by how much a busy machine has stretched tasks, and whoever prints them says so.
+    let stretch = (ran.tasks > 0).then(|| 1.0 + ran.drift());
+    Ok(Outcome { measures: Measures { stretch, ..collector.measures(&totals, None) }, totals, gantt: Vec::new() })
 }
 
 /// A policy whose spans of time are as long as they are where a second of the experiment takes `unit_s`: parameters say their unit in their names.
