@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pointsman::lab::experiment::{Experiment, How, Point, Prepared, Program, Progress, Ran, Store, read_results, run_experiment, run_point};
+use pointsman::lab::experiment::{
+    Experiment, How, Point, Prepared, Program, Progress, Ran, Store, read_results, run_experiment, run_point,
+};
 use pointsman::lab::graph::{Costs, Dag, Rule, heft, list_schedule};
 use pointsman::lab::workload::{Estimate, Kind, Stream};
 use pointsman::lab::world::{Ended, Setup, World};
@@ -46,8 +48,14 @@ fn identities_hold_event_for_event() {
     assert_eq!(starts("choices[d=4,tie=lru]", 0, "exponential"), starts("leastload", 0, "exponential"), "JSQ(n) is JSQ");
     // The reference queue is a program of its own.
     let reference = |size: &str, placement: &str| {
-        let point =
-            Point { placement: placement.into(), engines: 4, load: Some(0.85), size: size.into(), tasks: 20_000, ..Point::default() };
+        let point = Point {
+            placement: placement.into(),
+            engines: 4,
+            load: Some(0.85),
+            size: size.into(),
+            tasks: 20_000,
+            ..Point::default()
+        };
         run_point(&point, &registry(), Path::new("."), 7).unwrap().measures
     };
     let own = reference("exponential", "leastload");

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
-pub use super::start_up::StartUp;
 use super::start_up::Series;
+pub use super::start_up::StartUp;
 use super::world::{Ended, Totals};
 
 /// Histograms hold a thousandth of their value from a nanosecond up to thirty years.

@@ -41,7 +41,8 @@ pub fn stretched(results: &Results) -> Option<String> {
     let known = Known::new(results);
     let of_point = |point: usize| known.of(point, "stretch").map(|estimate| (point, estimate.mean));
     let all = (0..results.experiment.points().len()).filter_map(of_point);
-    let stretched: Vec<(usize, f64)> = all.filter(|(_, stretch)| !(2.0 - MOST_STRETCH..=MOST_STRETCH).contains(stretch)).collect();
+    let stretched: Vec<(usize, f64)> =
+        all.filter(|(_, stretch)| !(2.0 - MOST_STRETCH..=MOST_STRETCH).contains(stretch)).collect();
     let worst = stretched.iter().max_by(|a, b| (a.1 - 1.0).abs().total_cmp(&(b.1 - 1.0).abs()))?;
     Some(format!(
         "tasks of {} points did not run for as long as they should have, by more than two per cent: those of {} took {:+.0} %. The machine was busy with something else: its figures are of that, too",

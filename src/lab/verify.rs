@@ -220,12 +220,7 @@ pub fn try_out(registry: &Registry) -> anyhow::Result<u64> {
 ///
 /// # Errors
 /// If a case can not be run.
-pub fn verify(
-    registry: &Registry,
-    full: bool,
-    seed: u64,
-    watch: &(impl Fn(Step<'_>) + Sync),
-) -> anyhow::Result<Vec<Verdict>> {
+pub fn verify(registry: &Registry, full: bool, seed: u64, watch: &(impl Fn(Step<'_>) + Sync)) -> anyhow::Result<Vec<Verdict>> {
     let cases = cases(registry, full);
     let all: u64 = cases.iter().map(Case::tasks).sum();
     let done = AtomicU64::new(0);
@@ -254,7 +249,11 @@ impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let word = if self.holds() { "holds" } else { "DEVIATES" };
         let (by, sigmas) = (self.deviation() * 100.0, self.sigmas());
-        write!(f, "{}: {} {:.5}, simulated {:.5}, {by:+.2} %, {sigmas:+.1} standard errors: {word}", self.name, self.source, self.theory, self.simulated)
+        write!(
+            f,
+            "{}: {} {:.5}, simulated {:.5}, {by:+.2} %, {sigmas:+.1} standard errors: {word}",
+            self.name, self.source, self.theory, self.simulated
+        )
     }
 }
 

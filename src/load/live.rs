@@ -106,7 +106,9 @@ pub fn check_live(point: &Point) -> anyhow::Result<()> {
     }
     match point.reference() {
         Some(name) => bail!("~{name} is a reference, which nothing live can be"),
-        None if point.workload == Workload::Graphs => bail!("live runs are of independent tasks: workload = \"graphs\" is for simulations"),
+        None if point.workload == Workload::Graphs => {
+            bail!("live runs are of independent tasks: workload = \"graphs\" is for simulations")
+        }
         None => Ok(()),
     }
 }

@@ -129,7 +129,10 @@ fn make(
         let unit = if quick >= 0.002 { format!(", --unit-s {quick} makes it about half an hour") } else { String::new() };
         (format!("{runs} live runs, one after the other"), format!("fewer tasks, points or replications make it shorter{unit}"))
     } else {
-        (format!("{runs} runs of {:.1} M tasks", cost.tasks as f64 / 1e6), "fewer tasks, points or replications make it shorter".into())
+        (
+            format!("{runs} runs of {:.1} M tasks", cost.tasks as f64 / 1e6),
+            "fewer tasks, points or replications make it shorter".into(),
+        )
     };
     announce(&what, all_s, &shorter, options.yes)?;
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {

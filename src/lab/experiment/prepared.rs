@@ -147,7 +147,10 @@ fn check(point: &Point, registry: &Registry, folder: &Path, files: &mut Files) -
             let dags = &files.graphs[&key];
             let (rounds, count) = (point.graphs as f64 / dags.len() as f64, dags.iter().map(|dag| dag.0).sum::<u64>() as f64);
             let work_s = dags.iter().map(|dag| dag.1).sum::<f64>() * rounds;
-            Cost { tasks: (count * rounds).ceil() as u64, length_s: if point.graphs == 1 { work_s / capacity } else { by_load(work_s) } }
+            Cost {
+                tasks: (count * rounds).ceil() as u64,
+                length_s: if point.graphs == 1 { work_s / capacity } else { by_load(work_s) },
+            }
         }
     })
 }

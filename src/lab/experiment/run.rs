@@ -99,7 +99,9 @@ pub(super) fn playback(point: &Point, recorded: Arc<Vec<Recorded>>, capacity: f6
         }
         (Pace::Recorded, None) => 1.0,
         (Pace::Recorded, Some(_)) if span_s == 0.0 || work_s == 0.0 => {
-            bail!("load: tasks that all come at once, or take nothing, can not be sped up to a load; arrivals = \"poisson\" has one")
+            bail!(
+                "load: tasks that all come at once, or take nothing, can not be sped up to a load; arrivals = \"poisson\" has one"
+            )
         }
         (Pace::Recorded, Some(load)) => load * span_s * capacity / work_s,
     };

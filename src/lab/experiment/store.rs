@@ -162,7 +162,9 @@ impl Store {
         let (mut others, mut past) = (0, 0);
         for run in kept {
             match places.get(run.digest.as_str()) {
-                Some(points) if run.program == mark && run.figures.len() == METRICS.len() => rows.extend(points.iter().map(|&point| run.row(point))),
+                Some(points) if run.program == mark && run.figures.len() == METRICS.len() => {
+                    rows.extend(points.iter().map(|&point| run.row(point)))
+                }
                 Some(_) => others += 1,
                 None => past += 1,
             }
@@ -360,7 +362,11 @@ fn read_rows(path: &Path) -> anyhow::Result<Vec<Run>> {
     lines
         .map(|(at, line)| {
             read(line).with_context(|| {
-                format!("{}: line {} is no result as this version keeps them: name another folder, or remove it", path.display(), at + 1)
+                format!(
+                    "{}: line {} is no result as this version keeps them: name another folder, or remove it",
+                    path.display(),
+                    at + 1
+                )
             })
         })
         .collect()
@@ -388,12 +394,17 @@ pub fn read_results(folder: &Path) -> anyhow::Result<Results> {
     let experiment = Experiment::parse(&text, Path::new(&files)).with_context(|| path.display().to_string())?;
     let read = |name: &str| {
         let path = folder.join(name);
-        std::fs::read_to_string(&path)
-            .with_context(|| format!("{}: it is not there in results of an earlier version: run the experiment again", path.display()))
+        std::fs::read_to_string(&path).with_context(|| {
+            format!("{}: it is not there in results of an earlier version: run the experiment again", path.display())
+        })
     };
     let maker: Maker = toml::from_str(&read(PROGRAM)?).with_context(|| PROGRAM.to_owned())?;
     let points = read(POINTS)?;
-    let points = points.lines().map(serde_json::from_str::<KeptPoint>).collect::<Result<Vec<_>, _>>().with_context(|| POINTS.to_owned())?;
+    let points = points
+        .lines()
+        .map(serde_json::from_str::<KeptPoint>)
+        .collect::<Result<Vec<_>, _>>()
+        .with_context(|| POINTS.to_owned())?;
     let digests: Vec<String> = points.into_iter().map(|point| point.digest).collect();
     if digests.len() != experiment.points().len() {
         bail!("{} and {EXPERIMENT} are not of the same experiment: run it again", folder.join(POINTS).display());
@@ -402,7 +413,11 @@ pub fn read_results(folder: &Path) -> anyhow::Result<Results> {
     let mut rows = Rows::new();
     for run in read_rows(&folder.join(ROWS))?.into_iter().filter(|run| run.program == maker.mark) {
         if run.figures.len() != METRICS.len() {
-            bail!("{} was written by another version ({}), which measures other things: run it again", folder.display(), maker.mark);
+            bail!(
+                "{} was written by another version ({}), which measures other things: run it again",
+                folder.display(),
+                maker.mark
+            );
         }
         rows.extend(places.get(run.digest.as_str()).into_iter().flatten().map(|&point| run.row(point)));
     }

@@ -87,7 +87,8 @@ pub fn warnings(experiment: &Experiment, registry: &Registry) -> Vec<String> {
         all.push(format!("{endless} points have sizes of infinite variance: their means converge slowly, if at all. boundedpareto has the same body"));
     }
     let silent = own.iter().filter(|point| {
-        let classes = !matches!(point.workload, Workload::Graphs) && (point.workload == Workload::Trace || !point.kinds.is_empty());
+        let classes =
+            !matches!(point.workload, Workload::Graphs) && (point.workload == Workload::Trace || !point.kinds.is_empty());
         point.estimate == "none" && !classes && looks_at_sizes(point, registry)
     });
     let untold = silent.count();

@@ -40,7 +40,8 @@ impl Job {
     /// The label with everything that its hints say, for a cluster on which a second of the job takes `unit_s`: the cost is that of this very job, and
     /// spans of time are as long as they are there. Nothing if there is nothing to say.
     pub fn label_at(&self, unit_s: f64) -> Option<String> {
-        let written = self.label.iter().flat_map(|label| label.split_ascii_whitespace()).filter(|word| !word.starts_with("#cost="));
+        let written =
+            self.label.iter().flat_map(|label| label.split_ascii_whitespace()).filter(|word| !word.starts_with("#cost="));
         let mut words: Vec<String> = written
             .map(|word| match (word.strip_prefix("#deadline="), self.hints.deadline) {
                 (Some(_), Some(deadline)) => format!("#deadline={}", deadline.as_secs_f64() * unit_s),
