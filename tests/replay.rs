@@ -94,7 +94,7 @@ fn batch() -> impl Source {
 }
 
 fn window(most: u32) -> impl Source {
-    Closed::new(sizes("exponential[mean=0.05]"), 1, most, None, Estimate::Exact, 600, 3)
+    Closed::new(vec![sizes("exponential[mean=0.05]")], 1, most, None, Estimate::Exact, 600, 3)
 }
 
 fn poisson(tasks: u64) -> impl Source {

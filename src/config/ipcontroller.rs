@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use pointsman_policies::PolicySpec;
 use serde_json::Value;
 
-use super::{Config, ConfigError, Store, Transport, literal, read_toml_over};
+use super::{Config, ConfigError, Store, Transport, literal, python, read_toml_over};
 
 /// What was asked for instead of running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,29 +233,45 @@ fn read_file(path: &Path, warnings: &mut Vec<String>, must_exist: bool) -> Resul
             })
             .collect());
     }
-    let mut settings = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        let Some(assignment) = line.strip_prefix("c.") else {
-            let harmless = line.is_empty() || line.starts_with('#') || line.starts_with("c = get_config()");
-            if !harmless {
-                warnings.push(format!("{}:{}: not a plain `c.Class.trait = literal` line; ignored", path.display(), number + 1));
-            }
-            continue;
-        };
-        let parsed = assignment.split_once('=').and_then(|(target, value)| {
-            let (class, name) = target.trim().split_once('.')?;
-            Some((class.to_owned(), name.to_owned(), literal::parse(value)?))
-        });
-        match parsed {
-            Some((class, name, value)) => {
-                let origin = format!("{}:{}: {class}.{name}", path.display(), number + 1);
-                settings.push(Setting { origin, class, name, value });
-            }
-            None => warnings.push(format!("{}:{}: not a literal; ignored", path.display(), number + 1)),
+    let is_shared = path.file_stem().is_some_and(|stem| stem == "ipython_config");
+    let file = match python::read(&text) {
+        Ok(file) => file,
+        // It is not this program's own, and IPython goes on without it too.
+        Err(broken) if is_shared => {
+            warnings.push(format!("{}:{}: {}: nothing of this file is used", path.display(), broken.line, broken.reason));
+            return Ok(Vec::new());
         }
-    }
-    Ok(settings)
+        Err(broken) => return Err(failed(format!("line {}: {}", broken.line, broken.reason))),
+    };
+    warnings.extend(file.warnings(path, is_shared.then_some(&concerns_controller as &dyn Fn(&str) -> bool)));
+    let settings = file.assignments.into_iter().map(|assigned| Setting {
+        origin: format!("{}:{}: {}.{}", path.display(), assigned.line, assigned.class, assigned.name),
+        class: assigned.class,
+        name: assigned.name,
+        value: assigned.value,
+    });
+    Ok(settings.collect())
+}
+
+/// Classes whose traits mean something here, by any of their names.
+fn concerns_controller(class: &str) -> bool {
+    const OURS: [&str; 14] = [
+        "IPController",
+        "HubFactory",
+        "IPControllerApp",
+        "BaseParallelApplication",
+        "Application",
+        "BaseIPythonApplication",
+        "ProfileDir",
+        "Session",
+        "HeartMonitor",
+        "TaskScheduler",
+        "LeastLoad",
+        "DictDB",
+        "SQLiteDB",
+        "MongoDB",
+    ];
+    OURS.contains(&class)
 }
 
 /// The folder of the profile that a configuration means. `env` is how variables are looked up.

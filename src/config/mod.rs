@@ -4,6 +4,7 @@
 mod ipcontroller;
 mod literal;
 mod policy;
+mod python;
 mod toml_file;
 
 use std::path::PathBuf;

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use pointsman_core::hub::CLOSE_WITHIN;
 use pointsman_core::net::{Clock, Mailbox, Outbox};
 
 /// What brings a controller to its end.
@@ -49,7 +50,9 @@ pub(super) struct Crew {
 }
 
 /// How long threads may take to end before the process ends without them.
-const PATIENCE: Duration = Duration::from_millis(4000); // more than the records take to give up
+pub(super) const PATIENCE: Duration = Duration::from_secs(4);
+// The hub's thread ends after the records', which may take their time: it must not be called late for that.
+const _: () = assert!(PATIENCE.as_millis() >= CLOSE_WITHIN.as_millis() + 1000);
 
 impl Crew {
     pub(super) fn new() -> std::io::Result<Self> {

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use pointsman_policies::Hints;
+use pointsman_policies::facts::hash_name;
 
 /// The duration of a task that never ends, and does not keep its engine either.
 pub(super) const NEVER_NS: u64 = u64::MAX;
@@ -44,9 +45,16 @@ pub(super) fn length_ns(arguments: &[u8]) -> u64 {
     arguments.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-/// A label that says the same to a scheduler as these hints, times by a factor; none if they say nothing. Names are told apart as before, but are others:
-/// of a name only its hash is known.
-pub(super) fn label(hints: &Hints, unit_s: f64) -> Option<String> {
+/// A label that says the same to a scheduler as these hints, times by a factor; none if they say nothing. Names are those of the label from which the hints
+/// were read; where that is not there, or can not be sent as it is, others that are told apart in the same way.
+pub(super) fn label(hints: &Hints, written: Option<&str>, unit_s: f64) -> Option<String> {
+    let is_plain = |name: &&str| name.chars().all(|char| !char.is_control() && char != '"' && char != '\\');
+    let name = |key: &str, hash: u64| {
+        let words = written.into_iter().flat_map(str::split_ascii_whitespace);
+        let mut names = words.filter_map(|word| word.strip_prefix('#')?.strip_prefix(key)?.strip_prefix('='));
+        // Of several the last holds.
+        names.rfind(|name| hash_name(name) == hash).filter(is_plain).map_or_else(|| format!("n{hash}"), str::to_owned)
+    };
     let mut text = String::new();
     // Writing to memory does not fail.
     let mut say = |word: std::fmt::Arguments<'_>| {
@@ -56,7 +64,7 @@ pub(super) fn label(hints: &Hints, unit_s: f64) -> Option<String> {
         say(format_args!("prio={}", hints.priority));
     }
     if hints.tenant != 0 {
-        say(format_args!("tenant=t{}", hints.tenant));
+        say(format_args!("tenant={}", name("tenant", hints.tenant)));
     }
     if let Some(cost_s) = hints.cost_s {
         say(format_args!("cost={}", cost_s * unit_s));
@@ -65,7 +73,7 @@ pub(super) fn label(hints: &Hints, unit_s: f64) -> Option<String> {
         say(format_args!("deadline={}", deadline.as_secs_f64() * unit_s));
     }
     if hints.key != 0 {
-        say(format_args!("key=k{}", hints.key));
+        say(format_args!("key={}", name("key", hints.key)));
     }
     if let Some(weight) = hints.weight {
         say(format_args!("weight={weight}"));
@@ -100,7 +108,10 @@ mod tests {
 
     #[test]
     fn every_hint_comes_back_from_the_label_that_says_it() {
-        let label_of = |text: &str| label(&Hints::parse(text).0, 0.5);
+        let label_of = |text: &str| label(&Hints::parse(text).0, None, 0.5);
+        let whole = "first #tenant=a #prio=1 #key=x #tenant=b";
+        assert_eq!(label(&Hints::parse(whole).0, Some(whole), 1.0).unwrap(), "#prio=1 #tenant=b #key=x");
+        assert!(!label(&Hints::parse("#key=\"").0, Some("#key=\""), 1.0).unwrap().contains('"'));
         let (hints, wrong) =
             Hints::parse(&label_of("#prio=-2.5 #tenant=a #cost=3 #deadline=60 #key=x #weight=2 #hedge").unwrap());
         assert_eq!(wrong, None);

@@ -5,6 +5,7 @@ mod cli;
 mod demo;
 mod hostile;
 mod interop;
+mod lab_answers;
 mod lab_files;
 mod native;
 mod parsers;

@@ -23,8 +23,8 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 const EXPIRE_AT_ONCE: usize = 1000;
 /// Work taken from the mailbox at once: what waits shall wait there, where it is counted.
 const BATCH: usize = 1024;
-/// How long the last records may take once the process shall end.
-const CLOSE_WITHIN: Duration = Duration::from_millis(2500);
+/// How long the last records may take once the process shall end. Whoever waits for the hub's end waits longer.
+pub const CLOSE_WITHIN: Duration = Duration::from_millis(2500);
 
 /// How long questions wait for a store that can not be had, before they are answered with that.
 const ANSWER_AFTER: Duration = Duration::from_secs(5);

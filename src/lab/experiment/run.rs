@@ -9,13 +9,14 @@ use pointsman_policies::{Registry, Rng};
 use rayon::prelude::*;
 
 use super::file::Experiment;
-use super::point::{Point, Workload};
+use super::keys::needless;
+use super::point::{Pace, Point, Workload};
 use super::store::Store;
 use crate::lab::draw::Dist;
 use crate::lab::graph::{Costs, Dag, Rule, cpop, heft, list_schedule, peft};
 use crate::lab::measure::{Collector, METRICS, Measures};
 use crate::lab::reference::{Discipline, Index, run_discipline, run_gittins};
-use crate::lab::workload::{ArrivalKind, Closed, Graphs, Playback, Stream};
+use crate::lab::workload::{ArrivalKind, Arrivals, Closed, Graphs, Playback, Recorded, Stream};
 use crate::lab::world::{Ended, Source, Totals, World};
 
 /// The end of a run.
@@ -81,42 +82,62 @@ pub enum Work {
 /// # Errors
 /// If something in the point is not as it must be.
 pub fn source_of(point: &Point, folder: &Path, seed: u64) -> anyhow::Result<Work> {
+    if let Some((key, why)) = needless(point) {
+        bail!("{key} has no effect: {why}");
+    }
     point.check_stable()?;
     let capacity: f64 = point.engine_speeds(seed)?.iter().sum();
     let estimate = point.estimate()?;
+    // Only a trace has another pace.
+    let drawn = |pace| if let Pace::Drawn(arrivals) = pace { arrivals } else { ArrivalKind::Poisson };
     let tasks: (Box<dyn Source>, u64) = match point.workload {
         Workload::Stream => {
-            let rate = point.load * capacity / point.mean_size_s()?;
-            let source = Stream::new(point.arrival_kind()?, rate, point.kinds()?, estimate, point.tasks, seed);
+            let rate = point.load() * capacity / point.mean_size_s()?;
+            let source = Stream::new(drawn(point.pace()?), rate, point.kinds()?, estimate, point.tasks, seed);
             (Box::new(source), point.tasks)
         }
         Workload::Closed => {
-            let kind = point.kinds()?.into_iter().next().context("a kind of tasks")?;
             let (clients, window) = (point.clients.max(1), point.window.max(1));
-            (Box::new(Closed::new(kind, clients, window, point.think()?, estimate, point.tasks, seed)), point.tasks)
+            let source = Closed::new(point.kinds()?, clients, window, point.think()?, estimate, point.tasks, seed);
+            (Box::new(source), point.tasks)
         }
         Workload::Trace => {
             let recorded = point.recorded(folder)?;
-            let (work_s, span_s) =
-                (recorded.iter().map(|task| task.run_s).sum::<f64>(), recorded.last().map_or(0.0, |task| task.at_s));
-            let speed = if point.arrivals == "recorded" || span_s == 0.0 {
-                1.0
-            } else {
-                point.load / (work_s / (span_s * capacity)).max(1e-12)
-            };
             let tasks = point.tasks.min(recorded.len() as u64);
-            (Box::new(Playback::new(recorded, tasks, speed, estimate, seed)), tasks)
+            (Box::new(playback(point, recorded, capacity, seed)?), tasks)
         }
         Workload::Graphs => {
             let dags = point.dags(folder, seed)?;
             let mean_work_s = dags.iter().map(|dag| dag.total_s()).sum::<f64>() / dags.len() as f64;
-            let rate = point.load * capacity / mean_work_s.max(1e-9);
-            let arrivals = if point.graphs == 1 { ArrivalKind::Batch } else { point.arrival_kind()? };
+            let rate = point.load() * capacity / mean_work_s.max(1e-9);
+            let arrivals = if point.graphs == 1 { ArrivalKind::Batch } else { drawn(point.pace()?) };
             let source = Graphs::new(dags.clone(), arrivals, rate, point.clients, estimate, point.graphs, seed);
             return Ok(Work::Graphs(Box::new(source), dags));
         }
     };
     Ok(Work::Tasks(tasks.0, tasks.1))
+}
+
+/// The part of a trace that is played, as it was recorded or at drawn moments.
+fn playback(point: &Point, recorded: Arc<Vec<Recorded>>, capacity: f64, seed: u64) -> anyhow::Result<Playback> {
+    let played = &recorded[..recorded.len().min(usize::try_from(point.tasks).unwrap_or(usize::MAX))];
+    let (work_s, span_s) = (played.iter().map(|task| task.run_s).sum::<f64>(), played.last().map_or(0.0, |task| task.at_s));
+    let estimate = point.estimate()?;
+    let speed = match (point.pace()?, point.load) {
+        (Pace::Drawn(arrivals), _) => {
+            let rate = point.load() * capacity * played.len() as f64 / work_s.max(1e-9);
+            let arrivals = Arrivals::new(arrivals, rate, Rng::stream(seed, "arrivals"));
+            return Ok(Playback::drawn(recorded, point.tasks, arrivals, estimate, seed));
+        }
+        (Pace::Recorded, None) => 1.0,
+        (Pace::Recorded, Some(_)) if span_s == 0.0 || work_s == 0.0 => {
+            bail!(
+                "load: tasks that all come at once, or take nothing, can not be sped up to a load; arrivals = \"poisson\" has one"
+            )
+        }
+        (Pace::Recorded, Some(load)) => load * span_s * capacity / work_s,
+    };
+    Ok(Playback::new(recorded, point.tasks, speed, estimate, seed))
 }
 
 fn finished(outcome: Outcome) -> anyhow::Result<Outcome> {

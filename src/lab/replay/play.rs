@@ -200,6 +200,7 @@ impl Source for Again<'_> {
             class: task.class,
             client: task.client,
             hints: task.hints,
+            label: None,
             after: task.after.iter().filter_map(|&input| self.number_of.get(&(input as usize)).copied()).collect(),
             result_bytes: task.result_bytes,
         }
