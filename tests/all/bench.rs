@@ -136,7 +136,12 @@ fn a_recorded_load_calls_functions_and_does_one_thing_at_a_time() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    for words in ["calling 2 functions, on 3 engines, 0 left out", "a closed loop: ", "7 seeds", "would have been [1]: placement plainrandom, admission fixed[hwm=0]"] {
+    for words in [
+        "calling 2 functions, on 3 engines, 0 left out",
+        "a closed loop: ",
+        "7 seeds",
+        "would have been [1]: placement plainrandom, admission fixed[hwm=0]",
+    ] {
         assert!(said.contains(words), "'{words}' in {said}");
     }
     let table = said.lines().filter(|line| line.contains('\u{2500}') || line.contains("seeds"));

@@ -175,9 +175,8 @@ fn lots(history: &History) -> Vec<usize> {
     let sum = |moments: &[u64]| moments.iter().map(|&ns| u128::from(ns)).sum::<u128>();
     let response_ns = sum(&history.received_ns).saturating_sub(sum(&history.submitted_ns)) / count as u128;
     let least_ns = (u128::from(mean_gap_ns).min(response_ns) / 5) as u64;
-    let begins = |n: usize| {
-        n == 0 || history.answered[n] == n || history.submitted_ns[n] - history.submitted_ns[n - 1] > least_ns
-    };
+    let begins =
+        |n: usize| n == 0 || history.answered[n] == n || history.submitted_ns[n] - history.submitted_ns[n - 1] > least_ns;
     (0..count).filter(|&n| begins(n)).collect()
 }
 
@@ -268,7 +267,8 @@ mod tests {
     #[test]
     fn open_streams_are_open_whatever_their_load() {
         for seed in 0..20 {
-            for (gap_ms, response_ms) in [(1.0, 5.0), (30.0, 200.0), (10.0, 640.0), (100.0, 50.0), (1000.0, 100.0), (1000.0, 1.0)] {
+            for (gap_ms, response_ms) in [(1.0, 5.0), (30.0, 200.0), (10.0, 640.0), (100.0, 50.0), (1000.0, 100.0), (1000.0, 1.0)]
+            {
                 assert_eq!(open(seed, 600, gap_ms, response_ms), Loops::default(), "{seed}, {gap_ms}, {response_ms}");
             }
         }

@@ -12,7 +12,7 @@ use super::loops::{Kind, Loops, answers_by};
 use super::recording::{RealTask, Recording};
 use crate::lab::experiment::Point;
 use crate::lab::measure::{Collector, Measures};
-use crate::lab::world::{EngineModel, Ended, Job, Link, Setup, Source, World};
+use crate::lab::world::{Ended, EngineModel, Job, Link, Setup, Source, World};
 
 /// Seeds after which policies that made the same of each count as drawing nothing.
 const ALIKE: usize = 3;
@@ -169,7 +169,8 @@ impl<'t> Again<'t> {
         let progress = &mut self.progress[of];
         while let Some(&at) = self.replay.loops.members[of].get(progress.next) {
             let Wait::Answers { count, think_ns, .. } = self.replay.waits[at] else { return };
-            let Some(answered_ns) = (count as usize).checked_sub(1).map_or(Some(0), |last| progress.answered_ns.get(last).copied())
+            let Some(answered_ns) =
+                (count as usize).checked_sub(1).map_or(Some(0), |last| progress.answered_ns.get(last).copied())
             else {
                 return;
             };
