@@ -10,6 +10,7 @@ pub mod hub;
 mod ledger;
 mod message;
 pub mod packer;
+pub mod renew;
 mod session;
 pub mod wire;
 pub mod zmtp;

@@ -3,7 +3,10 @@
 
 mod ipcontroller;
 mod literal;
+mod log_level;
 mod policy;
+mod python;
+mod rules;
 mod toml_file;
 
 use std::path::PathBuf;
@@ -14,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use ipcontroller::{Arguments, Special, profile_dir, read_arguments};
 pub use policy::{Policies, Resolved, fixed};
+pub(crate) use rules::parse_ports;
 pub use toml_file::{parse_toml, read_toml_over};
 
 /// Everything that can be configured. Names end in their units.
@@ -80,6 +84,7 @@ pub struct Controller {
     /// Where copies of all traffic can be watched, such as `tcp://127.0.0.1:10555`: what ipcontroller's queues show its hub. Nowhere by default.
     pub monitor_url: Option<String>,
     /// Folder with the profile.
+    #[serde(serialize_with = "as_text")]
     pub profile_dir: Option<PathBuf>,
     /// Name of the profile, if its folder is not given.
     pub profile: Option<String>,
@@ -95,6 +100,12 @@ pub struct Controller {
     pub registration_timeout_s: f64,
     /// Folder to change to at the start.
     pub work_dir: Option<PathBuf>,
+}
+
+/// A path for people to read: bytes that are no text are replaced. The variables that name the profile may hold such.
+#[expect(clippy::ref_option, reason = "serde hands a reference to the field")]
+fn as_text<S: serde::Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
+    path.as_ref().map(|path| path.to_string_lossy()).serialize(to)
 }
 
 /// How peers reach the controller.
@@ -317,7 +328,11 @@ impl SessionConfig {
         match (self.packer, self.unpacker) {
             (Some(packer), Some(unpacker)) if packer != unpacker => Err(ConfigError::Value {
                 setting: "session.unpacker".into(),
-                reason: format!("{} can not read what session.packer = {} writes: give both the same", unpacker.name(), packer.name()),
+                reason: format!(
+                    "{} can not read what session.packer = {} writes: give both the same",
+                    unpacker.name(),
+                    packer.name()
+                ),
             }),
             (packer, unpacker) => Ok(packer.or(unpacker)),
         }
@@ -328,15 +343,18 @@ impl SessionConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// `error`, `warn`, `info`, `debug` or `trace`, or filters by module.
+    /// `error`, `warn`, `info`, `debug` or `trace`, another usual word, a number of Python's, or filters by module.
+    #[serde(deserialize_with = "log_level::text_or_number")]
     pub level: String,
     /// To the profile's `log` folder instead of standard error.
     pub to_file: bool,
+    /// Where an `iplogger` listens that shows the lines too, such as `tcp://127.0.0.1:20202`.
+    pub url: Option<String>,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Log { level: "info".into(), to_file: false }
+        Log { level: "info".into(), to_file: false, url: None }
     }
 }
 

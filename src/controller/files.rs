@@ -1,10 +1,11 @@
 //! The files of a profile: connection files by which peers find a controller, those of a former life, and the list of engines for the next.
 //! They are written whole or not at all, and hold the key.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use pointsman_core::connection_file::{ClientFile, EngineFile, to_text};
+use pointsman_core::connection_file::{ClientFile, Common, EngineFile, to_text};
+use pointsman_core::date::Date;
 use pointsman_core::net::files::{RemoveOnDrop, read_json, write_atomically};
 use pointsman_core::net::fresh_id;
 use pointsman_core::{Packer, Session, Signer};
@@ -45,13 +46,22 @@ impl Identity {
         let reuse = config.controller.reuse || config.controller.restore;
         let mut former = if reuse { reusable(&client_path, &engine_path) } else { None };
         let (packer, is_repacked) = packer(config.session.packed_by()?, former.as_mut());
+        let asked_for = signing_key(config)?;
         let key = match &former {
-            Some((client, _)) => client.common.key.clone(),
-            None => signing_key(config)?,
+            Some((client, engine)) => {
+                for note in overruled(config, asked_for.as_deref(), client, engine) {
+                    tracing::warn!("{note} (leave out --reuse and --restore, or delete the files)");
+                }
+                if client.common.key.is_empty() {
+                    tracing::warn!("the connection files that are reused have no key: messages are not signed");
+                }
+                client.common.key.clone()
+            }
+            None => asked_for.unwrap_or_else(fresh_id),
         };
         let signer = Signer::new(key.as_bytes());
-        let username =
-            config.session.username.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "username".into());
+        let username = config.session.username.clone().or_else(|| Some(std::env::var_os("USER")?.to_string_lossy().into_owned()));
+        let username = username.unwrap_or_else(|| "username".into());
         Ok(Identity { security, client_path, engine_path, reuse, former, key, packer, is_repacked, signer, username })
     }
 
@@ -118,24 +128,56 @@ fn packer(wanted: Option<Packer>, former: Option<&mut (ClientFile, EngineFile)>)
     }
 }
 
+/// When a file was written: a connection file that is reused, by the first of the controllers that have used it.
+pub(super) fn written_at(path: &Path) -> Option<Date> {
+    let since_epoch = std::fs::metadata(path).ok()?.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    i64::try_from(since_epoch.as_micros()).ok().map(Date::from_unix_us)
+}
+
 /// Where the engines are written down for the next controller (PROTOCOL: connection files, `--restore`).
 pub(super) fn engines_path(config: &Config) -> PathBuf {
     let id = config.controller.cluster_id.as_deref().unwrap_or_default();
     config.controller.profile_dir.clone().unwrap_or_default().join("log").join(format!("engines{id}.json"))
 }
 
-/// Makes the profile's folders and returns the one for connection files.
+/// Makes the profile's folders and returns the one for connection files. In a profile of somebody else's what is there is used, with a word
+/// about what could not be done.
+///
+/// # Errors
+/// If there is no folder for connection files and none can be made.
 fn prepare_profile(config: &Config) -> anyhow::Result<PathBuf> {
-    use std::os::unix::fs::PermissionsExt as _;
     let profile = config.controller.profile_dir.clone().context("no profile folder: give --profile-dir")?;
-    for (folder, private) in [("security", true), ("log", false), ("pid", true), ("startup", false)] {
+    for (folder, is_private) in [("security", true), ("log", false), ("pid", true), ("startup", false)] {
         let path = profile.join(folder);
-        std::fs::create_dir_all(&path).with_context(|| format!("profile folder {}", path.display()))?;
-        if private {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
+        match std::fs::create_dir_all(&path) {
+            Err(error) if folder == "security" => {
+                return Err(error).with_context(|| format!("profile folder {} can not be made", path.display()));
+            }
+            Err(error) => tracing::warn!("profile folder {} can not be made ({error}): going on without it", path.display()),
+            Ok(()) if is_private => close_to_others(&path),
+            Ok(()) => {}
         }
     }
     Ok(profile.join("security"))
+}
+
+/// Takes a folder away from everybody but its owner; refused, it is only told.
+fn close_to_others(path: &std::path::Path) {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let found = std::fs::metadata(path);
+    if found.as_ref().is_ok_and(|found| found.mode() & 0o7777 == 0o700) {
+        return;
+    }
+    if let Err(error) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)) {
+        let state = match found {
+            Ok(found) => format!("it belongs to user {} and has mode {:04o}", found.uid(), found.mode() & 0o7777),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(
+            "profile folder {}: chmod 0700 was refused ({error}); {state}. It is used as it is: whoever may read it may read the key",
+            path.display()
+        );
+    }
 }
 
 /// The connection files for clients and for engines.
@@ -165,10 +207,93 @@ fn reusable(client: &std::path::Path, engine: &std::path::Path) -> Option<(Clien
     }
 }
 
-fn signing_key(config: &Config) -> anyhow::Result<String> {
-    if let Some(path) = &config.session.keyfile {
-        let key = std::fs::read_to_string(path).with_context(|| format!("session.keyfile {}", path.display()))?;
-        return Ok(key.trim().to_owned());
+/// The key that the configuration names, if it names one.
+fn signing_key(config: &Config) -> anyhow::Result<Option<String>> {
+    let Some(path) = &config.session.keyfile else { return Ok(config.session.key.clone()) };
+    let key = std::fs::read_to_string(path).with_context(|| format!("session.keyfile {}", path.display()))?;
+    let key = key.trim().to_owned();
+    if key.is_empty() {
+        tracing::warn!("session.keyfile {} is empty: messages are not signed", path.display());
     }
-    Ok(config.session.key.clone().unwrap_or_else(fresh_id))
+    Ok(Some(key))
+}
+
+/// Settings that say otherwise than the connection files that are reused, which count.
+fn overruled(config: &Config, key: Option<&str>, client: &ClientFile, engine: &EngineFile) -> Vec<String> {
+    let controller = &config.controller;
+    let ports = [&controller.ports, &controller.client_ports, &controller.engine_ports];
+    let address = |file: &Common| file.interface.split_once("://").map_or("", |(_, address)| address).to_owned();
+    let differs = |given: Option<&String>, file: String| given.is_some_and(|given| *given != file);
+    let (clients, engines) = (address(&client.common), address(&engine.common));
+    let is_default = controller.ip == Config::default().controller.ip;
+    let ip = Some(&controller.ip).filter(|_| !is_default);
+    let engine_ssh = Some(&controller.engine_ssh).filter(|ssh| !ssh.is_empty()).or(Some(&controller.ssh));
+    [
+        (key.is_some_and(|key| key != client.common.key), "session.key", "the key"),
+        (differs(controller.client_ip.as_ref().or(ip), clients), "controller.ip (client_ip)", "the clients' address"),
+        (differs(controller.engine_ip.as_ref().or(ip), engines), "controller.ip (engine_ip)", "the engines' address"),
+        (ports.iter().any(|ports| !ports.is_empty()), "controller.ports (client_ports, engine_ports)", "every port"),
+        (
+            controller.registration_port.is_some_and(|port| port != 0 && port != client.common.registration),
+            "controller.registration_port",
+            "the port",
+        ),
+        (differs(controller.location.as_ref(), client.common.location.clone()), "controller.location", "the location"),
+        (
+            differs(Some(&controller.ssh).filter(|ssh| !ssh.is_empty()), client.common.ssh.clone())
+                || differs(engine_ssh.filter(|ssh| !ssh.is_empty()), engine.common.ssh.clone()),
+            "controller.ssh (engine_ssh)",
+            "the way by ssh",
+        ),
+    ]
+    .into_iter()
+    .filter(|(applies, _, _)| *applies)
+    .map(|(_, setting, what)| format!("{setting} has no effect: {what} comes from the connection files that are reused"))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse_toml;
+
+    fn files() -> (ClientFile, EngineFile) {
+        let common = serde_json::json!({
+            "interface": "tcp://127.0.0.1", "location": "here", "registration": 1, "control": 2, "mux": 3, "task": 4, "iopub": 5,
+            "key": "k", "pack": "json", "unpack": "json", "signature_scheme": "hmac-sha256", "notification": 6, "broadcast": 7,
+            "task_scheme": "leastload", "hb_ping": 8, "hb_pong": 9,
+        });
+        let client = serde_json::from_value(common.clone()).unwrap();
+        let mut engine = common;
+        engine["broadcast"] = serde_json::json!([10]);
+        (client, serde_json::from_value(engine).unwrap())
+    }
+
+    #[test]
+    fn settings_that_reused_files_overrule_are_told() {
+        let (client, engine) = files();
+        for (text, key, says) in [
+            ("", Some("other"), "session.key has no effect"),
+            ("controller.ip = \"*\"\ncontroller.engine_ip = \"127.0.0.1\"", None, "controller.ip (client_ip) has no effect"),
+            ("controller.ports = \"10-12\"", None, "controller.ports"),
+            ("controller.registration_port = 5", None, "controller.registration_port"),
+            ("controller.location = \"there\"", None, "controller.location"),
+            ("controller.ssh = \"me@there\"", None, "controller.ssh"),
+        ] {
+            let notes = overruled(&parse_toml(text).unwrap(), key, &client, &engine);
+            assert!(notes.len() == 1 && notes[0].starts_with(says), "{text}: {notes:?}");
+        }
+        let same = "controller.location = \"here\"\ncontroller.registration_port = 1\n";
+        assert_eq!(overruled(&parse_toml(same).unwrap(), Some("k"), &client, &engine), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_folder_that_can_not_be_closed_to_others_is_used() {
+        // Of another user's, or on a file system that refuses: `/proc` is both.
+        close_to_others(std::path::Path::new("/proc/sys"));
+        let folder = tempfile::tempdir().unwrap();
+        close_to_others(folder.path());
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(std::fs::metadata(folder.path()).unwrap().permissions().mode() & 0o7777, 0o700);
+    }
 }

@@ -9,6 +9,7 @@ mod hearts;
 mod machine;
 mod news;
 mod queries;
+mod restore;
 mod traffic;
 
 #[cfg(feature = "net")]

@@ -1,7 +1,6 @@
 //! What passes by: requests, replies and output, turned into counts and records. Nothing here is answered.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -9,10 +8,9 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::answers::{REQUEST_NOT_KEPT, lacks_request};
 use super::machine::{Action, Hub, InFlight, Now, Reason, Topic};
 use super::news::TaskNews;
-use crate::db::{Key, Patch, Record};
+use crate::db::{Key, Patch};
 use crate::wire::{self, ErrorContent, Header, Parent, ReplyMetadata, Status};
 use crate::{Envelope, Packer};
 
@@ -57,6 +55,11 @@ impl Hub {
             Err(_) => None, // the scheduler has read it, and refuses what can not be
         };
         match news {
+            TaskNews::Submitted { id, .. } | TaskNews::Sent { id, .. } if self.is_last_word(&id) => {}
+            TaskNews::Ended { id, reply, .. } if self.is_last_word(&id) => {
+                let reply = reply.and_then(as_json);
+                self.last_word(now, &id, reply.as_ref());
+            }
             TaskNews::Submitted { id, request } => {
                 let is_new = self.begin(now, &id, None);
                 if is_new
@@ -199,7 +202,7 @@ impl Hub {
     }
 
     /// A request is no longer in flight. Returns whether it was a task, or nothing if it was not in flight.
-    fn complete(&mut self, id: &str, status: Status) -> Option<bool> {
+    pub(super) fn complete(&mut self, id: &str, status: Status) -> Option<bool> {
         let InFlight { is_task, engine, .. } = self.in_flight.remove(id)?;
         self.completed.set(id, 1);
         match engine.as_deref().map(|uuid| self.engines.by_uuid(uuid)) {
@@ -226,7 +229,7 @@ impl Hub {
     }
 
     /// Ends a record for which no reply will come.
-    fn record_error(&mut self, now: Now, id: &str, engine: &str, content: &ErrorContent) {
+    pub(super) fn record_error(&mut self, now: Now, id: &str, engine: &str, content: &ErrorContent) {
         let (_, header) = self.session.header("apply_reply", now.date);
         let header = self.session.packer().to_json(header.into()).unwrap_or_default(); // it is our own
         let patch = Patch::default()
@@ -236,49 +239,6 @@ impl Hub {
             .date(Key::Completed, now.date)
             .date(Key::Received, now.date);
         self.record(id, patch, false);
-    }
-
-    /// Takes over what a former controller has not finished. Returns the requests that are to be sent now.
-    pub(super) fn restore_requests(&mut self, now: Now, former: &BTreeSet<Box<str>>, records: Vec<Record>) {
-        let (mut waiting, mut lost) = (0, 0);
-        for record in records {
-            let is_task = record.value(Key::Queue) == "task";
-            let engine = record.value(Key::EngineUuid).as_str().map(Box::<str>::from);
-            if self.in_flight.contains_key(record.id.as_str()) {
-                continue; // a client was quicker
-            }
-            if engine.as_ref().is_some_and(|uuid| !former.contains(uuid)) {
-                continue; // another cluster's
-            }
-            let live = engine.as_deref().map(|uuid| self.engines.by_uuid(uuid));
-            match (live, &engine) {
-                (Some(Some(live)), _) => *(if is_task { &mut live.tasks } else { &mut live.queue }) += 1,
-                (_, Some(_)) => lost += 1,
-                (_, None) if is_task && lacks_request(&record) => {
-                    self.record_error(now, &record.id, "", &ErrorContent::new("OSError", REQUEST_NOT_KEPT));
-                    continue;
-                }
-                (_, None) if is_task => {
-                    waiting += 1;
-                    self.unassigned += 1;
-                    let part = |key| record.json(key).map_or_else(|| b"{}".to_vec(), |json| json.to_vec());
-                    let message = self.for_nobody(part(Key::Header), part(Key::Metadata), part(Key::Content), &record.buffers);
-                    self.actions.push_back(Action::Resubmit(message));
-                }
-                (_, None) => continue,
-            }
-            let is_orphan = engine.is_some();
-            let request = InFlight { is_task, engine: engine.as_deref().map(Into::into), is_orphan };
-            self.in_flight.insert(record.id.as_str().into(), request);
-            if let Some(uuid) = engine.filter(|uuid| self.engines.by_uuid(uuid).is_none()) {
-                self.dies(now, &uuid);
-            }
-        }
-        if waiting + lost > 0 {
-            tracing::info!(
-                "{waiting} tasks of the former controller that had not been sent are sent now; {lost} were on engines that are gone"
-            );
-        }
     }
 
     fn output(&mut self, now: Now, header: &Header<'_>, envelope: &Envelope) {

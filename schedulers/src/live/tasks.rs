@@ -9,9 +9,11 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use pointsman_core::hub::driver::HubInput;
-use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Opened, Outbox, Port, PortError, Tally, pack, wait};
+use pointsman_core::net::{
+    Clock, Complaints, Frame, FrameBuf, MAX_FRAMES, Mailbox, Opened, Outbox, Port, PortError, Tally, pack, wait,
+};
 use pointsman_core::wire::{self, ErrorContent, Parent, ReplyMetadata, Status};
-use pointsman_core::{Envelope, LARGE_FRAME_BYTES, Multipart, Session};
+use pointsman_core::{Envelope, LARGE_FRAME_BYTES, Multipart, Session, renew};
 use pointsman_policies::{NamedSchemes, Needs, Scheme, Time};
 use serde_json::json;
 use smallvec::SmallVec;
@@ -252,6 +254,10 @@ impl Driver {
 
     /// Takes in the request that has just been received.
     fn request(&mut self) -> Result<(), PortError> {
+        if let Some(beginning) = self.buffer.beginning_of_too_long() {
+            let beginning = Multipart::pack(beginning);
+            return self.deny(admit::too_long(&beginning, self.session.signer(), self.session.packer(), MAX_FRAMES));
+        }
         let message = pack(self.buffer.frames_mut());
         self.submit(message, false)
     }
@@ -272,6 +278,7 @@ impl Driver {
         let bytes = envelope.message().size_bytes();
         let spec = match admit::spec(&envelope, &header, packer) {
             Ok(mut spec) => {
+                spec.inherited = from_hub;
                 spec.facts = self.facts.of_request(&envelope, &header, spec.label.hints);
                 if let Some(wrong) = &spec.label.wrong {
                     let (task, client) = (header.msg_id.escape_debug(), header.session.escape_debug());
@@ -318,6 +325,10 @@ impl Driver {
 
     /// Takes in the reply that has just been received.
     fn result(&mut self) -> Result<(), PortError> {
+        if let Some(beginning) = self.buffer.beginning_of_too_long() {
+            let beginning = Multipart::pack(beginning);
+            return self.result_too_long(&beginning);
+        }
         let read = match Opened::new(self.buffer.frames()) {
             Ok(reply) if reply.identity_count() == 2 => read_reply(&reply, &self.session),
             Ok(_) => Err(("malformed reply", "it has other than two identities".to_owned())),
@@ -343,6 +354,36 @@ impl Driver {
         self.act()
     }
 
+    /// A result of more frames than are taken: its task has failed, as its engine has nothing else to say.
+    fn result_too_long(&mut self, beginning: &Multipart) -> Result<(), PortError> {
+        let frames: Vec<Frame> = beginning.frames().map(Frame::copy_of).collect();
+        let read = match Opened::new(&frames) {
+            Ok(reply) if reply.identity_count() == 2 => read_reply(&reply, &self.session),
+            _ => Err(("malformed reply", format!("more than {MAX_FRAMES} frames, and not those of a reply"))),
+        };
+        let (id, engine) = match read {
+            Ok(read) => (read.id.into_owned(), read.engine.to_owned()),
+            Err((kind, detail)) => {
+                self.complain(kind, detail);
+                return Ok(());
+            }
+        };
+        let evalue = format!(
+            "the result has more than {MAX_FRAMES} frames: each large array or byte string in it travels in a frame of its own; return fewer \
+             and larger ones"
+        );
+        self.complain("malformed reply", format_args!("{evalue} (task {})", id.escape_debug()));
+        let content = ErrorContent::new("ValueError", evalue).to_json();
+        let metadata = json!({"status": "error", "engine": engine}).to_string();
+        let parts = self.session.compose("apply_reply", Clock::date(), beginning.frame(5), metadata.as_bytes(), content);
+        let identities = [beginning.frame(0), beginning.frame(1)];
+        let message = Arc::new(Multipart::pack(identities.into_iter().chain(parts.iter().map(Vec::as_slice))));
+        let payload = Request { kept: Envelope::open(message).ok(), serial: 0, status: Status::Error };
+        let (now, kind) = (self.now(), ReplyKind::Failed);
+        self.machine.handle(now, Event::Result { id: &id, engine: &engine, kind, payload, measured: Measured::default() });
+        self.act()
+    }
+
     /// Passes on the decisions made since it last did.
     fn tell_decisions(&mut self) {
         let Some(out) = &self.decisions else { return };
@@ -365,8 +406,11 @@ impl Driver {
                     let uuid = self.machine.shared_uuid(engine);
                     let Some(request) = &payload.kept else { continue }; // requests always are
                     let identities = [uuid.as_bytes(), request.identity(0)];
-                    let is_fresh = payload.serial == self.received;
-                    let sent = if is_fresh {
+                    let is_fresh = attempt == 1 && payload.serial == self.received;
+                    let sent = if attempt > 1 {
+                        // An engine that has had it before, from here or by way of another, would drop the same signature without a word.
+                        forward_anew(&self.engines, identities, request, &self.session)
+                    } else if is_fresh {
                         forward_received(&self.engines, identities, self.buffer.frames_mut(), request.delimiter())
                     } else {
                         forward(&self.engines, identities, request)
@@ -538,6 +582,15 @@ impl Driver {
             }
         }
     }
+}
+
+/// The same as [`forward`] with a new date and signature.
+fn forward_anew(port: &Port, identities: [&[u8]; 2], message: &Envelope, session: &Session) -> Result<(), PortError> {
+    let Some(parts) = renew::resealed(session, message, Clock::date()) else { return forward(port, identities, message) };
+    let own = identities.into_iter().chain(parts.iter().map(Vec::as_slice));
+    let mut frames: SmallVec<[Frame; 16]> = own.map(Frame::copy_of).collect();
+    frames.extend(message.buffers().map(Frame::of_bytes));
+    port.send(&mut frames)
 }
 
 /// The copies, if anybody looks at them.

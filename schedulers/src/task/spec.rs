@@ -62,6 +62,10 @@ pub struct TaskSpec {
     /// What policies may see of it; all but the hints, which are the label's, is filled in by whoever knows.
     #[serde(skip)]
     pub facts: TaskFacts,
+    /// It was taken over from an earlier scheduler, which may have sent it after all: the first engine to answer it well answers it,
+    /// whether this scheduler has sent it there or not.
+    #[serde(skip)]
+    pub inherited: bool,
 }
 
 /// A label, as far as it concerns scheduling.
