@@ -311,7 +311,11 @@ impl SessionConfig {
         match (self.packer, self.unpacker) {
             (Some(packer), Some(unpacker)) if packer != unpacker => Err(ConfigError::Value {
                 setting: "session.unpacker".into(),
-                reason: format!("{} can not read what session.packer = {} writes: give both the same", unpacker.name(), packer.name()),
+                reason: format!(
+                    "{} can not read what session.packer = {} writes: give both the same",
+                    unpacker.name(),
+                    packer.name()
+                ),
             }),
             (packer, unpacker) => Ok(packer.or(unpacker)),
         }

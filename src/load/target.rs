@@ -57,7 +57,10 @@ impl Drop for Own {
 fn check_packer(client: &ClientFile) -> anyhow::Result<()> {
     match Packer::of_name(&client.common.pack) {
         Ok(Packer::Json) => Ok(()),
-        _ => bail!("the controller's messages are packed by {}: measure one that uses json, without Session.packer", client.common.pack),
+        _ => bail!(
+            "the controller's messages are packed by {}: measure one that uses json, without Session.packer",
+            client.common.pack
+        ),
     }
 }
 

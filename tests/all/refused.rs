@@ -85,11 +85,17 @@ fn unanswerable() -> Vec<(Value, [&'static [u8]; 3], &'static str)> {
     let content = |content: &'static [u8]| [&b"{}"[..], b"{}", content];
     let execute = json!({"msg_type": "execute_request"});
     vec![
-        (json!({"msg_type": "bogus_request"}), ok, "NotImplementedError: no engine answers a request of the type 'bogus_request'"),
+        (
+            json!({"msg_type": "bogus_request"}),
+            ok,
+            "NotImplementedError: no engine answers a request of the type 'bogus_request'",
+        ),
         (json!({"msg_type": "comm_msg"}), ok, "NotImplementedError: no engine answers a request of the type 'comm_msg'"),
         (json!({"msg_type": "apply_reply"}), ok, "NotImplementedError"),
         (json!({"msg_type": null}), ok, "TypeError: the request's header can not be read"),
         (json!({"msg_type": 7}), ok, "TypeError: the request's header can not be read"),
+        (json!({"session": null}), ok, "TypeError: the request's header has no `session`"),
+        (json!({"session": ""}), ok, "TypeError: the request's header has no `session`"),
         (json!({"version": "new"}), ok, "TypeError: the request's header has the version 'new', which should be as '5.4'"),
         (json!({"version": 5.3}), ok, "TypeError: the request's header can not be read"),
         (json!({}), content(b"not json"), "TypeError: the request's content can not be read"),
@@ -118,7 +124,12 @@ fn a_task_that_no_engine_could_answer_is_refused_at_once_with_the_reason() {
         let parts = sender.session.seal(header.clone(), parent.to_vec(), metadata.to_vec(), content.to_vec());
         sender.task.send_multipart(&parts, 0).unwrap();
         let answer = sender.answer(&sender.task);
-        assert!(answer.text().contains(expected), "{changes} {}: {}", String::from_utf8_lossy(&content[..content.len().min(40)]), answer.text());
+        assert!(
+            answer.text().contains(expected),
+            "{changes} {}: {}",
+            String::from_utf8_lossy(&content[..content.len().min(40)]),
+            answer.text()
+        );
         assert_eq!(answer.content["status"], "error");
         assert_eq!(answer.parent, sender.session.packer().read_map(&header).unwrap(), "the parent tells which request it was");
         assert_eq!(refused(&world, "tasks"), n as u64 + 1, "{changes}");
@@ -202,7 +213,10 @@ fn a_broadcast_that_engines_could_not_answer_is_refused_as_its_client_waits_for_
             while !awaited.is_empty() {
                 let answer = sender.answer(&sender.broadcast);
                 assert!(answer.text().contains(expected), "{}", answer.text());
-                assert_eq!((&answer.metadata["is_coalescing"], &answer.metadata["original_msg_id"]), (&json!(gathers), &json!(id)));
+                assert_eq!(
+                    (&answer.metadata["is_coalescing"], &answer.metadata["original_msg_id"]),
+                    (&json!(gathers), &json!(id))
+                );
                 let before = awaited.len();
                 awaited.retain(|id| answer.parent["msg_id"] != *id);
                 assert_eq!(awaited.len(), before - 1);
