@@ -166,7 +166,8 @@ impl Envelope {
     #[must_use]
     pub fn with_parts(&self, parts: [&[u8]; 4]) -> Envelope {
         let mut builder = MultipartBuilder::default();
-        let mut push = |frame: Bytes| if frame.len() < LARGE_FRAME_BYTES { builder.push_small(&frame) } else { builder.push_large(frame) };
+        let mut push =
+            |frame: Bytes| if frame.len() < LARGE_FRAME_BYTES { builder.push_small(&frame) } else { builder.push_large(frame) };
         (0..self.delimiter + 2).for_each(|index| push(self.message.frame_bytes(index)));
         parts.into_iter().for_each(|part| push(Bytes::copy_from_slice(part)));
         self.buffers().for_each(push);

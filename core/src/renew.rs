@@ -117,7 +117,8 @@ fn behind_msgpack(part: &[u8], mut at: usize) -> Option<usize> {
     let mut open = 1_u64;
     while open > 0 {
         let marker = *part.get(at)?;
-        let length = |bytes: usize| Some(part.get(at + 1..=at + bytes)?.iter().fold(0, |length, &byte| length << 8 | u64::from(byte)));
+        let length =
+            |bytes: usize| Some(part.get(at + 1..=at + bytes)?.iter().fold(0, |length, &byte| length << 8 | u64::from(byte)));
         // Bytes of the length, bytes behind it, and values inside.
         let (head, data, inside) = match marker {
             0x80..=0x8f => (0, 0, u64::from(marker & 0x0f) * 2),
@@ -241,7 +242,10 @@ mod tests {
     fn only_the_date_is_another_and_all_else_stays_byte_for_byte() {
         let later = "2026-11-21T03:01:46.239357Z";
         for (before, after) in [
-            (r#"{"msg_id": "a_1_2",  "date":"1999", "x": [1.0, {"date": 3}]}"#, r#"{"msg_id": "a_1_2",  "date":"DATE", "x": [1.0, {"date": 3}]}"#),
+            (
+                r#"{"msg_id": "a_1_2",  "date":"1999", "x": [1.0, {"date": 3}]}"#,
+                r#"{"msg_id": "a_1_2",  "date":"DATE", "x": [1.0, {"date": 3}]}"#,
+            ),
             (r#"{"date" : {"not": ["a", "date"]} }"#, r#"{"date" : "DATE" }"#),
             (r#"{"date": null, "date": 2}"#, r#"{"date": "DATE", "date": "DATE"}"#),
             (r#"{"d\u0061te": 1e400, "\u00e9": "\ud83d\ude00"}"#, r#"{"d\u0061te": "DATE", "\u00e9": "\ud83d\ude00"}"#),
@@ -270,9 +274,15 @@ mod tests {
     #[test]
     fn another_id_goes_where_the_old_one_was() {
         let renewed = renewed_as(Packer::Json, br#"{"msg_id": "a", "n": {"msg_id": 1}, "date": "d"}"#, "b\"", date()).unwrap();
-        assert_eq!(String::from_utf8(renewed).unwrap(), format!(r#"{{"msg_id": "b\"", "n": {{"msg_id": 1}}, "date": "{DATE}"}}"#));
+        assert_eq!(
+            String::from_utf8(renewed).unwrap(),
+            format!(r#"{{"msg_id": "b\"", "n": {{"msg_id": 1}}, "date": "{DATE}"}}"#)
+        );
         let added = renewed_as(Packer::Json, b"{}", "b", date()).unwrap();
-        assert_eq!(serde_json::from_slice::<serde_json::Value>(&added).unwrap(), serde_json::json!({"msg_id": "b", "date": DATE}));
+        assert_eq!(
+            serde_json::from_slice::<serde_json::Value>(&added).unwrap(),
+            serde_json::json!({"msg_id": "b", "date": DATE})
+        );
     }
 
     #[test]
@@ -287,7 +297,11 @@ mod tests {
         }
         let raw = b"\x83\xa1b\xc4\x02\xff\xfe\xa4date\xd6\xff\0\0\0\0\xa1d\x93\xcb\0\0\0\0\0\0\0\0\xc0\xd9\x01a";
         let again = renewed(Packer::Msgpack, raw, date()).unwrap();
-        assert_eq!((&again[..12], &again[again.len() - 15..]), (&raw[..12], &raw[raw.len() - 15..]), "the rest is byte for byte the same");
+        assert_eq!(
+            (&again[..12], &again[again.len() - 15..]),
+            (&raw[..12], &raw[raw.len() - 15..]),
+            "the rest is byte for byte the same"
+        );
         for junk in [&b""[..], b"{}", b"\x81", b"\x81\xa4date", b"\x80\x80", b"\xdf\xff\xff\xff\xff", b"\x81\x01\x02"] {
             assert_eq!(renewed(Packer::Msgpack, junk, date()), None, "{junk:?}");
         }

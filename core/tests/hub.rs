@@ -408,7 +408,11 @@ fn what_an_engine_had_and_has_done_without_an_answer_is_sent_again_or_ends() {
     assert!(record["result_content"]["evalue"].as_str().unwrap().contains("was not recorded"), "{record}");
     let status = |world: &mut World, request: &Value| world.result(request)["result_content"]["status"].clone();
     assert!(tasks.iter().chain([&direct[0]]).all(|request| status(&mut world, request) == "ok"));
-    assert_eq!(world.ask("history_request", json!({})).1["history"].as_array().unwrap().len(), 5, "the question is not in the records");
+    assert_eq!(
+        world.ask("history_request", json!({})).1["history"].as_array().unwrap().len(),
+        5,
+        "the question is not in the records"
+    );
 }
 
 #[test]
@@ -710,6 +714,51 @@ fn results_and_buffers_come_in_sorted_order() {
     assert!(record["header"]["msg_id"] == requests[0]["msg_id"] && record["io"]["stdout"] == "", "{record}");
     let (_, history) = world.ask("history_request", json!({}));
     assert_eq!(history["history"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_verbose_queue_status_names_what_each_engine_has_and_has_done() {
+    let mut world = World::new();
+    let numbers: Vec<u64> = ["a", "b", "c"].map(|uuid| world.engine(uuid)).into();
+    let mut expected = [(Vec::new(), Vec::new(), Vec::new()), Default::default(), Default::default()];
+    for turn in 0..9 {
+        let at = turn % 3;
+        let uuid = ["a", "b", "c"][at];
+        let (task, direct, done) = (world.task(), world.direct(uuid), world.direct(uuid));
+        world.track(&task, uuid);
+        world.done(&done, uuid, "ok");
+        expected[at].0.push(id_of(&direct).to_owned());
+        expected[at].1.push(id_of(&done).to_owned());
+        expected[at].2.push(id_of(&task).to_owned());
+    }
+    let waiting = world.task();
+    let sorted = |value: &Value| {
+        let mut ids: Vec<String> = serde_json::from_value(value.clone()).unwrap();
+        ids.sort();
+        ids
+    };
+    for targets in [json!(null), json!(numbers[1]), json!([numbers[0], numbers[2]])] {
+        let status = world.ask("queue_request", json!({"targets": targets, "verbose": true})).1;
+        assert_eq!(status["unassigned"], json!([id_of(&waiting)]));
+        let asked = numbers
+            .iter()
+            .filter(|n| targets.is_null() || targets == json!(n) || targets.as_array().is_some_and(|t| t.contains(&json!(n))));
+        let mut count = 0;
+        for number in asked {
+            let at = numbers.iter().position(|n| n == number).unwrap();
+            let entry = &status[number.to_string()];
+            let (mut queue, mut completed, mut tasks) = expected[at].clone();
+            for ids in [&mut queue, &mut completed, &mut tasks] {
+                ids.sort();
+            }
+            assert_eq!(
+                (sorted(&entry["queue"]), sorted(&entry["completed"]), sorted(&entry["tasks"])),
+                (queue, completed, tasks)
+            );
+            count += 1;
+        }
+        assert_eq!(status.as_object().unwrap().len(), count + 2, "{targets}: engines, unassigned and status");
+    }
 }
 
 #[test]

@@ -129,6 +129,49 @@ fn behaves(db: &mut dyn TaskDb) {
     db.flush().unwrap();
 }
 
+/// What every store does with output beyond 4 MiB of each stream.
+fn cuts_output_where_a_mark_says_so_and_nowhere_else(db: &mut dyn TaskDb) {
+    const MOST: usize = 4 << 20;
+    const MARK: &str = "\n[output cut off here]";
+    let full = "x".repeat(MOST);
+    let cut = format!("{full}{MARK}");
+    for (id, pieces, kept) in [
+        ("exactly", vec![full.clone()], &full),
+        ("exactly, in pieces", vec![full[1..].to_owned(), "x".into()], &full),
+        ("nothing more", vec![full.clone(), String::new()], &full),
+        ("one more at once", vec![format!("{full}y")], &cut),
+        ("one more behind", vec![full.clone(), "y".into()], &cut),
+        ("across the bound", vec![full[3..].to_owned(), "xxxyyyy".into()], &cut),
+        ("more behind a mark", vec![full.clone(), "y".into(), "z".into(), String::new(), "z".into()], &cut),
+    ] {
+        for (key, other) in [(Key::Stdout, Key::Stderr), (Key::Stderr, Key::Stdout)] {
+            let id = format!("{id} {}", key.name());
+            for piece in &pieces {
+                db.merge(&id, &Patch::default().append(key, piece.as_str()), true).unwrap();
+            }
+            db.merge(&id, &Patch::default().append(other, "short"), true).unwrap();
+            let record = db.get(&id).unwrap().unwrap();
+            let Value::String(text) = record.value(key) else { panic!("{id}: no text") };
+            assert!(text == **kept, "{id}: {} bytes, ending with {:?}", text.len(), &text[text.len() - 30..]);
+            assert_eq!(record.value(other), json!("short"), "{id}");
+        }
+        // Gathered before the store sees it, it comes to the same.
+        let gathered = pieces.iter().fold(Patch::default(), |patch, piece| patch.append(Key::Stdout, piece.as_str()));
+        db.merge(id, &gathered, true).unwrap();
+        let record = db.get(id).unwrap().unwrap();
+        assert!(record.value(Key::Stdout) == json!(kept), "{id}, gathered");
+    }
+}
+
+#[test]
+fn memory_and_sqlite_cut_output_where_a_mark_says_so_and_nowhere_else() {
+    let limits = MemoryLimits { record_limit: 100, size_limit_bytes: 1 << 30, cull_fraction: 0.1 };
+    cuts_output_where_a_mark_says_so_and_nowhere_else(&mut MemoryDb::new(limits));
+    let folder = tempfile::tempdir().unwrap();
+    let mut sqlite = SqliteDb::open(&folder.path().join("tasks.db"), "ipython-tasks").unwrap();
+    cuts_output_where_a_mark_says_so_and_nowhere_else(&mut sqlite);
+}
+
 #[test]
 fn memory_behaves() {
     behaves(&mut MemoryDb::default());
@@ -197,7 +240,11 @@ fn a_file_that_is_deleted_or_replaced_while_it_is_written_to_is_told_and_another
     db.flush().unwrap();
     db.merge("s_1_3", &kept, true).unwrap();
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(ids(&mut db, json!({})), ["s_1_3"], "what had not been written goes into the new one; nothing is answered from the old");
+    assert_eq!(
+        ids(&mut db, json!({})),
+        ["s_1_3"],
+        "what had not been written goes into the new one; nothing is answered from the old"
+    );
     let told = db.troubles();
     assert!(told.len() == 1 && told[0].detail.contains("has been deleted"), "{told:?}");
     let rows = |path: &std::path::Path| {
@@ -217,7 +264,10 @@ fn a_file_that_is_deleted_or_replaced_while_it_is_written_to_is_told_and_another
     db.merge("s_1_4", &kept, true).unwrap();
     db.flush().unwrap();
     assert!(db.troubles()[0].detail.contains("has been replaced"));
-    assert_eq!((ids(&mut db, json!({})), rows(&path)), (vec!["o_1_1".into(), "s_1_4".into()], vec!["o_1_1".into(), "s_1_4".into()]));
+    assert_eq!(
+        (ids(&mut db, json!({})), rows(&path)),
+        (vec!["o_1_1".into(), "s_1_4".into()], vec!["o_1_1".into(), "s_1_4".into()])
+    );
 
     // What takes its place is no database: updates wait, questions are refused, until there is one.
     std::fs::remove_file(&path).unwrap();

@@ -94,16 +94,19 @@ fn incomplete(message: &Multipart, signer: &Signer, packer: Packer, evalue: Stri
 
 /// Reads the header of a genuine request.
 pub(crate) fn header(envelope: &Envelope, packer: Packer) -> Result<Header<'_>, Denied> {
-    Header::read(packer, envelope.header()).and_then(|header| packer.check_depth(envelope.header()).map(|()| header)).map_err(|why| {
-        let client = Bytes::copy_from_slice(envelope.identity(0));
-        Denied::told("unreadable request", client, envelope.part_bytes(0), packer, Refusal::unreadable(0, &why))
-    })
+    Header::read(packer, envelope.header()).and_then(|header| packer.check_depth(envelope.header()).map(|()| header)).map_err(
+        |why| {
+            let client = Bytes::copy_from_slice(envelope.identity(0));
+            Denied::told("unreadable request", client, envelope.part_bytes(0), packer, Refusal::unreadable(0, &why))
+        },
+    )
 }
 
 /// What a task asks for, if an engine could answer it.
 pub(crate) fn spec(envelope: &Envelope, header: &Header<'_>, packer: Packer) -> Result<TaskSpec, Refusal> {
     let read = TaskSpec::read(packer, envelope.metadata());
-    let spec = read.map_err(|InvalidSpec(why)| Refusal { ename: "InvalidDependency", evalue: format!("task metadata: {why}") })?;
+    let spec =
+        read.map_err(|InvalidSpec(why)| Refusal { ename: "InvalidDependency", evalue: format!("task metadata: {why}") })?;
     answerable(envelope, header, packer)?;
     Ok(spec)
 }
@@ -115,7 +118,10 @@ pub(crate) fn answerable(envelope: &Envelope, header: &Header<'_>, packer: Packe
         && version.split('.').next().is_none_or(|major| major.trim().parse::<u32>().is_err())
     {
         let version = version.chars().take(20).collect::<String>().escape_debug().to_string();
-        return Err(type_of(format!("the request's header has the version '{version}', which should be as '{}'", wire_version())));
+        return Err(type_of(format!(
+            "the request's header has the version '{version}', which should be as '{}'",
+            wire_version()
+        )));
     }
     packer.check_depth(envelope.metadata()).map_err(|why| Refusal::unreadable(2, &why))?;
     if packer != Packer::Json || envelope.parent() != b"{}" {

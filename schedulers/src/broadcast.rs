@@ -354,7 +354,9 @@ impl Broadcast {
 
     fn gathered_loss(&mut self, id: &str, uuid: &str) {
         let Some(gathering) = self.gathering.get_mut(id) else { return };
-        let Some(place) = gathering.place_of.get(uuid).copied().filter(|&place| gathering.buffers[place].is_none()) else { return };
+        let Some(place) = gathering.place_of.get(uuid).copied().filter(|&place| gathering.buffers[place].is_none()) else {
+            return;
+        };
         gathering.buffers[place] = Some(Vec::new());
         gathering.missing -= 1;
         let content = ErrorContent::new("EngineError", format!("Engine '{uuid}' died while running task '{id}'"));

@@ -343,9 +343,8 @@ fn a_finished_task_leaves_at_most_32_bytes() {
 #[test]
 fn a_task_that_was_taken_over_is_answered_by_the_engine_that_had_it_before() {
     let inherited = || Ok(TaskSpec { inherited: true, ..TaskSpec::default() });
-    let submit = |world: &mut World, id: &str| {
-        world.event(Event::Submit { id, spec: inherited(), payload: id.to_owned(), bytes: 1 })
-    };
+    let submit =
+        |world: &mut World, id: &str| world.event(Event::Submit { id, spec: inherited(), payload: id.to_owned(), bytes: 1 });
     let mut world = World::new(2);
     let done = submit(&mut world, "t");
     let engine = world.engine(&done, "t");

@@ -168,7 +168,9 @@ impl Crew {
             let late: Vec<_> = self.threads.iter().filter(|thread| !thread.1.is_finished()).map(|thread| thread.0).collect();
             tracing::warn!("did not stop in time: {}", late.join(", "));
             if self.main.is_some_and(|main| late.contains(&main)) {
-                incomplete.get_or_insert("it is not known what of the last task records is written: the store did not return".to_owned());
+                incomplete.get_or_insert(
+                    "it is not known what of the last task records is written: the store did not return".to_owned(),
+                );
             }
         }
         (self.ended >= self.threads.len(), incomplete)
@@ -207,7 +209,14 @@ mod tests {
             stopped.recv()?;
             Err(unwritten().into())
         };
-        crew.start_main("hub", Box::new(move || drop(stop.send(()))), end).unwrap();
+        crew.start_main(
+            "hub",
+            Box::new(move || {
+                let _ = stop.send(());
+            }),
+            end,
+        )
+        .unwrap();
         crew.stopper().stop();
         assert_eq!((crew.wait(), crew.finish()), (Ending::Asked, (true, Some(text))), "a signal");
     }

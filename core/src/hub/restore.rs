@@ -172,7 +172,10 @@ impl Hub {
             live.tasks = live.tasks.saturating_sub(tasks.len() as u64);
         }
         if !tasks.is_empty() {
-            tracing::info!("engine {uuid} has nothing more of {} tasks of the former controller: they are sent again", tasks.len());
+            tracing::info!(
+                "engine {uuid} has nothing more of {} tasks of the former controller: they are sent again",
+                tasks.len()
+            );
             self.former.again.extend(tasks);
             self.read_again();
         }
@@ -201,7 +204,8 @@ impl Hub {
             let ids: Vec<Box<str>> = self.orphans(&uuid, false).collect();
             for id in ids {
                 self.complete(&id, Status::Error);
-                let reason = "it was answered, or lost on its way, when the controller before this one ended: the answer was not recorded";
+                let reason =
+                    "it was answered, or lost on its way, when the controller before this one ended: the answer was not recorded";
                 self.record_error(now, &id, &uuid, &ErrorContent::new("OSError", format!("{id}: {reason}")));
             }
         }

@@ -241,7 +241,12 @@ impl Keeper {
         let missing: BTreeSet<&str> = ids.chain(in_db.iter().map(|id| &**id)).collect();
         let records = missing.len() as u64;
         if records > 0 {
-            self.complaints.note_many(self.clock.now(), "a record is not written", records, format_args!("at the end: {}", self.away_why));
+            self.complaints.note_many(
+                self.clock.now(),
+                "a record is not written",
+                records,
+                format_args!("at the end: {}", self.away_why),
+            );
         }
         Unwritten { records: records + self.lost, reason: self.away_why }
     }
@@ -470,7 +475,10 @@ mod tests {
             self.jobs.send_always(Job::Call(1));
             let mut got = Vec::new();
             while got.is_empty() {
-                let _ = zmq::poll(&mut [zmq::PollItem::from_fd(std::os::fd::AsRawFd::as_raw_fd(&self.replies.fd()), zmq::POLLIN)], -1);
+                let _ = zmq::poll(
+                    &mut [zmq::PollItem::from_fd(std::os::fd::AsRawFd::as_raw_fd(&self.replies.fd()), zmq::POLLIN)],
+                    -1,
+                );
                 self.replies.take(1, &mut got);
             }
             match got.pop() {
@@ -529,6 +537,10 @@ mod tests {
         }
         assert_eq!(world.end().records, 0);
         assert_eq!(pause_after(Duration::from_micros(500)), Duration::from_millis(2));
-        assert_eq!(pause_after(Duration::from_secs(10)), Duration::from_millis(25), "however slow the store, little waits for it alone");
+        assert_eq!(
+            pause_after(Duration::from_secs(10)),
+            Duration::from_millis(25),
+            "however slow the store, little waits for it alone"
+        );
     }
 }

@@ -56,7 +56,10 @@ impl Hub {
         };
         match news {
             TaskNews::Submitted { id, .. } | TaskNews::Sent { id, .. } if self.is_last_word(&id) => {}
-            TaskNews::Ended { id, reply, .. } if self.is_last_word(&id) => self.last_word(now, &id, reply.as_ref()),
+            TaskNews::Ended { id, reply, .. } if self.is_last_word(&id) => {
+                let reply = reply.and_then(as_json);
+                self.last_word(now, &id, reply.as_ref());
+            }
             TaskNews::Submitted { id, request } => {
                 let is_new = self.begin(now, &id, None);
                 if is_new

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::task::{Call, TaskRequest};
-use super::{PeerError, RemoteError, connect};
+use super::{PeerError, RemoteError, connect, language};
 use crate::connection_file::ClientFile;
 use crate::net::{Clock, Frame, FrameBuf, Port, PortError, fresh_id};
 use crate::wire::{self, Header, Parent, ReplyMetadata, Status};
@@ -48,10 +48,10 @@ impl Client {
     /// Connects, and waits for the hub's first answer.
     ///
     /// # Errors
-    /// If nobody answers within `timeout`.
+    /// If nobody answers within `timeout`, or the file says another packer or signature scheme than JSON and HMAC-SHA256.
     pub fn connect(context: &zmq::Context, file: &ClientFile, timeout: Duration) -> Result<Client, PeerError> {
         let session = Session::new(Signer::new(file.common.key.as_bytes()), fresh_id(), "pointsman", std::process::id())
-            .packed_by(super::packer(&file.common)?);
+            .packed_by(language(&file.common)?);
         let dealer = |port: u16| connect(context, zmq::DEALER, b"", &file.common, port).map(Port::from);
         let notifications = connect(context, zmq::SUB, b"", &file.common, file.notification)?;
         notifications.set_subscribe(b"")?;

@@ -5,9 +5,9 @@ use std::hash::{BuildHasher, Hasher};
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
-use pointsman_core::{Envelope, Packer};
 use pointsman_core::date::Date;
 use pointsman_core::wire::{Header, ReplyMetadata};
+use pointsman_core::{Envelope, Packer};
 use pointsman_policies::{Hints, TaskFacts};
 
 /// A function's buffer is told from others by its beginning and its length.

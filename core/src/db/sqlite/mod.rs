@@ -17,7 +17,7 @@ pub use form::unpickle;
 use form::{Form, form, is_ambiguous, pickle, to_json, to_sql};
 use open::{FileId, Opened};
 
-use super::record::MAX_OUTPUT_BYTES;
+use super::record::{CUT_OFF, MAX_OUTPUT_BYTES};
 use super::{DbError, Ended, Field, Key, Keys, MAX_ANSWER_BYTES, Necessary, Patch, Query, Record, Status, TaskDb, Trouble};
 use crate::date::Date;
 
@@ -33,8 +33,8 @@ impl From<rusqlite::Error> for DbError {
 /// Whether it is the file that can not be written, rather than this one update: then all of them wait.
 fn is_of_the_file(error: &rusqlite::Error) -> bool {
     use ErrorCode::{
-        CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, FileLockingProtocolFailed, NotADatabase, OutOfMemory,
-        PermissionDenied, ReadOnly, SystemIoFailure,
+        CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, FileLockingProtocolFailed, NotADatabase,
+        OutOfMemory, PermissionDenied, ReadOnly, SystemIoFailure,
     };
     matches!(
         error.sqlite_error_code(),
@@ -327,7 +327,8 @@ impl SqliteDb {
         for (at, name) in appended.iter().enumerate() {
             let comma = if sets.is_empty() { "" } else { "," };
             let number = columns.len() + at + 2;
-            let _ = write!(sets, "{comma}{name}=substr(coalesce({0}.{name},'')||?{number},1,{MAX_OUTPUT_BYTES})", self.table);
+            let whole = format!("coalesce({0}.{name},'')||?{number}", self.table);
+            let _ = write!(sets, "{comma}{name}={}", within_bound(&whole));
         }
         if !create {
             let _ = write!(sql, "UPDATE {} SET {sets} WHERE msg_id=?1", self.table);
@@ -344,7 +345,7 @@ impl SqliteDb {
             let _ = write!(sql, ",?{}", at + 2);
         });
         (0..appended.len()).for_each(|at| {
-            let _ = write!(sql, ",substr(?{},1,{MAX_OUTPUT_BYTES})", columns.len() + at + 2);
+            let _ = write!(sql, ",{}", within_bound(&format!("?{}", columns.len() + at + 2)));
         });
         empty().for_each(|_| sql += ",''");
         let _ = if sets.is_empty() {
@@ -354,6 +355,15 @@ impl SqliteDb {
         };
         Some(sql)
     }
+}
+
+/// An SQL expression for text within the bound of output. Longer than that it is only where it was cut off, which a mark says; more text
+/// behind the mark is cut off before it, so the mark stays where it was.
+fn within_bound(text: &str) -> String {
+    format!(
+        "CASE WHEN length({text})>{MAX_OUTPUT_BYTES} THEN substr({text},1,{MAX_OUTPUT_BYTES})||char(10)||'{}' ELSE {text} END",
+        CUT_OFF.trim_start()
+    )
 }
 
 impl TaskDb for SqliteDb {

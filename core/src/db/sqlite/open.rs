@@ -95,7 +95,9 @@ impl Why {
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
                 "Its folder must be there, and the folder and the file be writable for this user".to_owned()
             }
-            Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure) => "Look at the disk, and whether there is room on it".to_owned(),
+            Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure) => {
+                "Look at the disk, and whether there is room on it".to_owned()
+            }
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "Another program holds it: let that end".to_owned(),
             _ => "Move it away to start with a new one".to_owned(),
         };
@@ -123,7 +125,10 @@ fn check(connection: &Connection, path: &Path) -> Result<(), Why> {
     if bytes <= MAX_CHECKED_BYTES {
         let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         if found != "ok" {
-            return Err(Why { code: Some(ErrorCode::DatabaseCorrupt), reason: format!("the database is damaged: {}", found.trim()) });
+            return Err(Why {
+                code: Some(ErrorCode::DatabaseCorrupt),
+                reason: format!("the database is damaged: {}", found.trim()),
+            });
         }
     } else {
         tracing::debug!("{}: {} MiB are not read through at the start", path.display(), bytes >> 20);
@@ -167,9 +172,7 @@ fn choose_table(connection: &Connection, path: &Path, table: &str) -> rusqlite::
         quoted(&format!("{name}-completed")),
     ))?;
     let others: Vec<String> = connection
-        .prepare(
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB ?1 || '_[0-9]*' AND name NOT GLOB '*-more'",
-        )?
+        .prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB ?1 || '_[0-9]*' AND name NOT GLOB '*-more'")?
         .query_map([&name], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     if !others.is_empty() {
