@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pointsman::lab::experiment::{Experiment, Point, Store, read_results, run_experiment, run_point};
+use pointsman::lab::experiment::{Experiment, How, Point, Store, read_results, run_experiment, run_point};
 use pointsman::lab::graph::{Costs, Dag, Rule, heft, list_schedule};
 use pointsman::lab::workload::{Estimate, Kind, Stream};
 use pointsman::lab::world::{Ended, Setup, World};
@@ -46,8 +46,14 @@ fn identities_hold_event_for_event() {
     assert_eq!(starts("choices[d=4,tie=lru]", 0, "exponential"), starts("leastload", 0, "exponential"), "JSQ(n) is JSQ");
     // The reference queue is a program of its own.
     let reference = |size: &str, placement: &str| {
-        let point =
-            Point { placement: placement.into(), engines: 4, load: 0.85, size: size.into(), tasks: 20_000, ..Point::default() };
+        let point = Point {
+            placement: placement.into(),
+            engines: 4,
+            load: Some(0.85),
+            size: size.into(),
+            tasks: 20_000,
+            ..Point::default()
+        };
         run_point(&point, &registry(), Path::new("."), 7).unwrap().measures
     };
     let own = reference("exponential", "leastload");
@@ -177,7 +183,7 @@ fn run(folder: &Path, threads: usize, stop_after: u64) -> anyhow::Result<u64> {
     let stop = AtomicBool::new(false);
     let progress = |done: u64, _needed: u64| stop.store(done >= stop_after, Ordering::Relaxed);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-    pool.install(|| run_experiment(&experiment, &registry(), &mut store, None, &stop, &progress))
+    pool.install(|| run_experiment(&experiment, &registry(), &mut store, How::Simulated, &stop, &progress))
 }
 
 #[test]
@@ -214,7 +220,7 @@ fn an_experiment_gives_the_same_bytes_on_any_threads_and_after_an_interruption()
 
 #[test]
 fn a_world_in_which_things_go_wrong_loses_nothing() {
-    let base = Point { engines: 5, tasks: 5_000, load: 0.7, ..Point::default() };
+    let base = Point { engines: 5, tasks: 5_000, load: Some(0.7), ..Point::default() };
     let points = [
         Point {
             lives: Some("exponential[mean=50]".into()),
@@ -252,6 +258,7 @@ fn a_world_in_which_things_go_wrong_loses_nothing() {
             clients: 7,
             window: 3,
             think: Some("exponential".into()),
+            load: None,
             ..base
         },
     ];
@@ -272,7 +279,7 @@ fn a_world_in_which_things_go_wrong_loses_nothing() {
 #[test]
 fn what_can_not_be_is_refused_with_its_key() {
     for (change, says) in [
-        (Point { load: 1.2, ..Point::default() }, "allow_unstable"),
+        (Point { load: Some(1.2), ..Point::default() }, "allow_unstable"),
         (Point { size: "pareto[alpha=0.5]".into(), ..Point::default() }, "size: 'pareto[alpha=0.5]': alpha must be above 1"),
         (Point { placement: "leastlod".into(), ..Point::default() }, "leastload"),
         (Point { speeds: "fast".into(), ..Point::default() }, "speeds"),
@@ -296,6 +303,6 @@ fn what_can_not_be_is_refused_with_its_key() {
         assert!(error.contains(says), "{says}: {error}");
     }
     // Unstable on purpose is allowed.
-    let point = Point { load: 1.5, allow_unstable: true, tasks: 1000, ..Point::default() };
+    let point = Point { load: Some(1.5), allow_unstable: true, tasks: 1000, ..Point::default() };
     assert!(run_point(&point, &registry(), Path::new("."), 1).is_ok());
 }

@@ -13,10 +13,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use pointsman_policies::Registry;
 
 use super::{failed, start_plain_log};
-use crate::lab::experiment::{Experiment, Point, Store, read_results, run_experiment, warnings};
+use crate::lab::experiment::{Experiment, How, Point, Store, read_results, run_experiment, warnings};
 use crate::lab::measure::Measures;
 use crate::lab::replay::{self, Recording};
 use crate::lab::{report, verify};
+use crate::load::run_point_live;
 
 /// The experiments that come with the program: name and file.
 const EXAMPLES: [(&str, &str); 6] = [
@@ -176,7 +177,9 @@ fn run_file(
         bar.set_position(done);
     };
     let start = Instant::now();
-    let decisions = run_experiment(&experiment, registry, &mut store, live_unit_s, &stop, &progress)?;
+    let live = |point: &Point, seed| run_point_live(point, registry, experiment.folder(), seed, live_unit_s.unwrap_or(1.0));
+    let how = if live_unit_s.is_some() { How::OneByOne(&live) } else { How::Simulated };
+    let decisions = run_experiment(&experiment, registry, &mut store, how, &stop, &progress)?;
     bar.finish_and_clear();
     let speed = match live_unit_s {
         None if decisions > 0 => {

@@ -4,6 +4,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use pointsman_core::Packer;
+use pointsman_core::packer::UnknownPacker;
 use pointsman_policies::PolicySpec;
 use serde_json::Value;
 
@@ -135,6 +137,7 @@ pub fn read_arguments(args: &[String], env: &dyn Fn(&str) -> Option<OsString>) -
     for setting in &settings {
         apply(&mut read, setting)?;
     }
+    read.config.session.packed_by()?;
     read.config.controller.profile_dir = Some(profile);
     // What stands in a file or on the command line counts, though it be empty.
     if read.config.controller.cluster_id.is_none() {
@@ -436,8 +439,8 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
         ("Session", "keyfile") => config.session.keyfile = Some(text(setting)?.into()),
         ("Session", "key") => config.session.key = Some(text(setting)?),
         ("Session", "new_key") => config.session.key = Some(pointsman_core::net::fresh_id()),
-        ("Session", "packer" | "unpacker") if matches!(text(setting)?.as_str(), "json" | "orjson") => {}
-        ("Session", "packer" | "unpacker") => return Err(wrong(setting, "only json is spoken here")),
+        ("Session", "packer") => config.session.packer = Some(packer(setting)?),
+        ("Session", "unpacker") => config.session.unpacker = Some(packer(setting)?),
         ("Session", "signature_scheme") if text(setting)? == "hmac-sha256" => {}
         ("Session", "signature_scheme") => return Err(wrong(setting, "only hmac-sha256 is spoken here")),
         ("DictDB", "record_limit") => config.records.memory.record_limit = number(setting)?,
@@ -459,6 +462,12 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
         _ => read.warnings.push(format!("{}: no such setting here; ignored", setting.origin)),
     }
     Ok(())
+}
+
+/// The name of a packer, as `Session.packer` has it.
+fn packer(setting: &Setting) -> Result<Packer, ConfigError> {
+    let unusable = |unknown: UnknownPacker| ConfigError::Value { setting: setting.origin.clone(), reason: unknown.to_string() };
+    Packer::of_name(&text(setting)?).map_err(unusable)
 }
 
 /// pymongo's positional arguments: a host or URI, and perhaps a port.
@@ -578,10 +587,33 @@ mod tests {
             "--transport=carrier-pigeon",
             "--MongoDB.connection_kwargs={'tls': True}",
             "--Session.packer=pickle",
+            "--Session.unpacker=my.module.unpack",
         ] {
             let error = read(&[line], folder.path()).unwrap_err().to_string();
             assert!(error.starts_with(line.split('=').next().unwrap()), "{error}");
         }
+    }
+
+    #[test]
+    fn packers_are_named_as_in_ipyparallel_and_pickle_is_refused_with_what_to_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let packed = |line: &[&str]| read(line, folder.path()).unwrap().config.session.packed_by().unwrap();
+        assert_eq!(packed(&[]), None);
+        assert_eq!(packed(&["--Session.packer=orjson", "--Session.unpacker=json"]), Some(Packer::Json));
+        assert_eq!(packed(&["--Session.packer", "msgpack"]), Some(Packer::Msgpack));
+        assert_eq!(packed(&["--Session.unpacker=msgpack"]), Some(Packer::Msgpack));
+        let refused = |line: &[&str]| read(line, folder.path()).unwrap_err().to_string();
+        let pickle = refused(&["--Session.packer=pickle"]);
+        assert!(pickle.contains("run the code of whoever sends") && pickle.contains("use msgpack"), "{pickle}");
+        let other = refused(&["--Session.packer=msgpack", "--Session.unpacker=json"]);
+        assert!(other.contains("json can not read what session.packer = msgpack writes"), "{other}");
+        std::fs::write(folder.path().join("pointsman.toml"), "[session]\npacker = \"msgpack\"\n").unwrap();
+        assert_eq!(packed(&[]), Some(Packer::Msgpack));
+        std::fs::write(folder.path().join("pointsman.toml"), "[session]\npacker = \"pickle\"\n").unwrap();
+        assert!(refused(&[]).contains("use msgpack"));
+        std::fs::remove_file(folder.path().join("pointsman.toml")).unwrap();
+        std::fs::write(folder.path().join("ipcontroller_config.py"), "c = get_config()\nc.Session.packer = 'msgpack'\n").unwrap();
+        assert_eq!(packed(&[]), Some(Packer::Msgpack));
     }
 
     #[test]

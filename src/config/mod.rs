@@ -11,6 +11,7 @@ mod toml_file;
 
 use std::path::PathBuf;
 
+use pointsman_core::Packer;
 use pointsman_core::db::{MemoryLimits, Retention};
 use serde::{Deserialize, Serialize};
 
@@ -305,6 +306,30 @@ pub struct SessionConfig {
     pub ident: Option<String>,
     /// User name in headers.
     pub username: Option<String>,
+    /// How messages are packed, `json` or `msgpack`. By default as the connection files that are used again say, else `json`.
+    pub packer: Option<Packer>,
+    /// The same; given as in `Session.unpacker`, it has to agree.
+    pub unpacker: Option<Packer>,
+}
+
+impl SessionConfig {
+    /// How messages are packed, if anything says so.
+    ///
+    /// # Errors
+    /// If they would be read otherwise than they are written.
+    pub fn packed_by(&self) -> Result<Option<Packer>, ConfigError> {
+        match (self.packer, self.unpacker) {
+            (Some(packer), Some(unpacker)) if packer != unpacker => Err(ConfigError::Value {
+                setting: "session.unpacker".into(),
+                reason: format!(
+                    "{} can not read what session.packer = {} writes: give both the same",
+                    unpacker.name(),
+                    packer.name()
+                ),
+            }),
+            (packer, unpacker) => Ok(packer.or(unpacker)),
+        }
+    }
 }
 
 /// Log lines.

@@ -109,8 +109,8 @@ impl Channels {
             iopub: ports[4],
             key: identity.key.clone(),
             curve_serverkey: server_key.map(str::to_owned),
-            pack: "json".into(),
-            unpack: "json".into(),
+            pack: identity.packer.name().into(),
+            unpack: identity.packer.name().into(),
             signature_scheme: "hmac-sha256".into(),
         };
         let registration = self.queries.1;

@@ -1,13 +1,14 @@
 //! The files of a profile: connection files by which peers find a controller, those of a former life, and the list of engines for the next.
 //! They are written whole or not at all, and hold the key.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use pointsman_core::connection_file::{ClientFile, Common, EngineFile, to_text};
+use pointsman_core::date::Date;
 use pointsman_core::net::files::{RemoveOnDrop, read_json, write_atomically};
 use pointsman_core::net::fresh_id;
-use pointsman_core::{Session, Signer};
+use pointsman_core::{Packer, Session, Signer};
 
 use crate::config::Config;
 
@@ -25,6 +26,10 @@ pub(super) struct Identity {
     pub(super) former: Option<(ClientFile, EngineFile)>,
     /// The signing key.
     pub(super) key: String,
+    /// How messages are packed.
+    pub(super) packer: Packer,
+    /// The files of the former life say something else.
+    is_repacked: bool,
     signer: Signer,
     username: String,
 }
@@ -39,7 +44,8 @@ impl Identity {
         let (client_path, engine_path) = file_paths(config, &security);
         // Whoever restores, reuses.
         let reuse = config.controller.reuse || config.controller.restore;
-        let former = if reuse { reusable(&client_path, &engine_path) } else { None };
+        let mut former = if reuse { reusable(&client_path, &engine_path) } else { None };
+        let (packer, is_repacked) = packer(config.session.packed_by()?, former.as_mut());
         let asked_for = signing_key(config)?;
         let key = match &former {
             Some((client, engine)) => {
@@ -56,12 +62,12 @@ impl Identity {
         let signer = Signer::new(key.as_bytes());
         let username = config.session.username.clone().or_else(|| Some(std::env::var_os("USER")?.to_string_lossy().into_owned()));
         let username = username.unwrap_or_else(|| "username".into());
-        Ok(Identity { security, client_path, engine_path, reuse, former, key, signer, username })
+        Ok(Identity { security, client_path, engine_path, reuse, former, key, packer, is_repacked, signer, username })
     }
 
     /// A session of this process, under an id.
     pub(super) fn session(&self, id: String) -> Session {
-        Session::new(self.signer.clone(), id, self.username.clone(), std::process::id())
+        Session::new(self.signer.clone(), id, self.username.clone(), std::process::id()).packed_by(self.packer)
     }
 
     /// Whether the files of a former life name another CURVE key than the one that will be used; said, because peers have to know.
@@ -84,7 +90,7 @@ impl Identity {
     /// If one can not be written.
     pub(super) fn write(&self, client: &ClientFile, engine: &EngineFile, is_other_key: bool) -> anyhow::Result<RemoveOnDrop> {
         let mut files = RemoveOnDrop::default();
-        if self.former.is_none() || is_other_key {
+        if self.former.is_none() || is_other_key || self.is_repacked {
             for (path, text) in [(&self.engine_path, to_text(engine)), (&self.client_path, to_text(client))] {
                 write_atomically(path, &text).with_context(|| format!("connection file {}", path.display()))?;
                 files.add(path.clone());
@@ -95,6 +101,37 @@ impl Identity {
         }
         Ok(files)
     }
+}
+
+/// How messages are packed: as the settings say, else as peers of the former life know it. True if they have to be told anew; the files are
+/// changed then.
+fn packer(wanted: Option<Packer>, former: Option<&mut (ClientFile, EngineFile)>) -> (Packer, bool) {
+    let Some((client, engine)) = former else { return (wanted.unwrap_or_default(), false) };
+    let names = [&client.common.pack, &client.common.unpack, &engine.common.pack, &engine.common.unpack];
+    let known = Packer::of_name(names[0]).ok().filter(|known| names.iter().all(|name| Packer::of_name(name) == Ok(*known)));
+    match (wanted, known) {
+        (None, Some(known)) => (known, false),
+        (Some(wanted), Some(known)) if wanted == known => (known, false),
+        (wanted, _) => {
+            let packer = wanted.unwrap_or_default();
+            tracing::warn!(
+                "the connection files to be reused say that messages are packed by {}, and it is {} now: they are written anew, and peers need \
+                 the new ones",
+                names[0].escape_debug(),
+                packer.name()
+            );
+            for common in [&mut client.common, &mut engine.common] {
+                (common.pack, common.unpack) = (packer.name().into(), packer.name().into());
+            }
+            (packer, true)
+        }
+    }
+}
+
+/// When a file was written: a connection file that is reused, by the first of the controllers that have used it.
+pub(super) fn written_at(path: &Path) -> Option<Date> {
+    let since_epoch = std::fs::metadata(path).ok()?.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    i64::try_from(since_epoch.as_micros()).ok().map(Date::from_unix_us)
 }
 
 /// Where the engines are written down for the next controller (PROTOCOL: connection files, `--restore`).

@@ -31,7 +31,7 @@ use bind::Channels;
 use curve::{CurveServer, Gate};
 use decide::{Decided, hub_config};
 pub(crate) use files::file_paths;
-use files::{Identity, engines_path};
+use files::{Identity, engines_path, written_at};
 use open_files::OpenFiles;
 pub(crate) use policies::PolicyDesk;
 use ports::Binder;
@@ -90,7 +90,10 @@ impl Controller {
         if config.controller.restore && identity.former.is_some() {
             match read_json(&engines_path(config)) {
                 Ok(state) => hub.restore(&state),
-                Err(error) => tracing::warn!("no engines to restore: {error}"),
+                Err(error) => {
+                    tracing::warn!("no engines to restore: {error}; tasks are restored from the records");
+                    hub.restore_without_engines(written_at(&identity.client_path));
+                }
             }
         }
         let Running { crew, policies, tally } = launch(Parts {

@@ -9,6 +9,7 @@ use pointsman_core::hub::driver::{HubInput, Outlet};
 use pointsman_core::hub::{DaskOrder, EnginesState};
 use pointsman_core::net::Outbox;
 use pointsman_core::net::files::write_atomically;
+use pointsman_core::relay::KnownPeers;
 use pointsman_schedulers::live::{BroadcastInput, TaskInput};
 
 use super::dask::DaskInput;
@@ -21,6 +22,8 @@ pub(super) struct Schedulers {
     pub(super) tree: Outbox<BroadcastInput>,
     pub(super) dask: Option<Outbox<DaskInput>>,
     pub(super) policies: Arc<PolicyDesk>,
+    /// For whom relays keep messages.
+    pub(super) known: KnownPeers,
     pub(super) to_hub: Outbox<HubInput>,
     pub(super) state_path: PathBuf,
     pub(super) live: u64,
@@ -29,6 +32,7 @@ pub(super) struct Schedulers {
 
 impl Outlet for Schedulers {
     fn engine_up(&mut self, uuid: &str, number: u64) {
+        self.known.add(uuid.as_bytes());
         self.tasks.send_always(TaskInput::EngineUp(uuid.into(), number));
         self.tree.send_always(BroadcastInput::EngineUp(uuid.into(), number));
         self.live += 1;
@@ -41,6 +45,7 @@ impl Outlet for Schedulers {
     }
 
     fn engine_down(&mut self, uuid: &str, _number: u64) {
+        self.known.remove(uuid.as_bytes());
         self.live = self.live.saturating_sub(1);
         self.tasks.send_always(TaskInput::EngineDown(uuid.into()));
         self.tree.send_always(BroadcastInput::EngineDown(uuid.into()));

@@ -7,7 +7,7 @@ use pointsman_core::db::TaskDb;
 use pointsman_core::hub::Hub;
 use pointsman_core::hub::driver::{self as hub_driver, HubInput, HubSockets, Records};
 use pointsman_core::net::{Mailbox, Outbox, Tally, fresh_id};
-use pointsman_core::relay::{Command, NoTap, Pairing, Relay, Tap};
+use pointsman_core::relay::{Command, KnownPeers, NoTap, Pairing, Relay, Tap};
 use pointsman_policies::{Registry, Time};
 use pointsman_schedulers::broadcast::Broadcast;
 use pointsman_schedulers::live::{
@@ -98,11 +98,15 @@ fn start_all(crew: &mut Crew, parts: Parts<'_>) -> anyhow::Result<(Arc<PolicyDes
         tally.clone(),
     ));
 
-    let direct = HubTap::new("mux", to_hub.clone(), keeps_records);
-    let output = HubTap::new("iopub", to_hub.clone(), keeps_records);
-    start_relay(crew, "mux", (channels.mux_in.0, channels.mux_out.0), Pairing::Swap, direct)?;
-    start_relay(crew, "control", (channels.control_in.0, channels.control_out.0), Pairing::Swap, NoTap)?;
-    start_relay(crew, "iopub", (channels.iopub_in.0, channels.iopub_out.0), Pairing::OneWay, output)?;
+    let known = KnownPeers::default();
+    let direct = HubTap::new("mux", to_hub.clone(), keeps_records).counted_in(&tally);
+    let output = HubTap::new("iopub", to_hub.clone(), keeps_records).counted_in(&tally);
+    let relay = Relay::new(channels.mux_in.0, channels.mux_out.0, Pairing::Swap, direct)?.knowing(known.clone());
+    start_relay(crew, "mux", relay, &tally)?;
+    let relay = Relay::new(channels.control_in.0, channels.control_out.0, Pairing::Swap, NoTap)?.knowing(known.clone());
+    start_relay(crew, "control", relay, &tally)?;
+    let relay = Relay::new(channels.iopub_in.0, channels.iopub_out.0, Pairing::OneWay, output)?;
+    start_relay(crew, "iopub", relay, &tally)?;
 
     let sockets = TaskSockets { clients: channels.task_in.0, engines: channels.task_out.0, control: channels.control_within };
     let session = identity.session(fresh_id());
@@ -126,6 +130,7 @@ fn start_all(crew: &mut Crew, parts: Parts<'_>) -> anyhow::Result<(Arc<PolicyDes
         tree: to_tree,
         dask,
         policies: desk.clone(),
+        known,
         to_hub: to_hub.clone(),
         state_path: engines_path(config),
         live: 0,
@@ -139,12 +144,11 @@ fn start_all(crew: &mut Crew, parts: Parts<'_>) -> anyhow::Result<(Arc<PolicyDes
 fn start_relay(
     crew: &mut Crew,
     name: &'static str,
-    (front, back): (zmq::Socket, zmq::Socket),
-    pairing: Pairing,
-    tap: impl Tap + Send + 'static,
+    relay: Relay<impl Tap + Send + 'static>,
+    tally: &Tally,
 ) -> anyhow::Result<()> {
     let (outbox, commands) = Mailbox::new(64, usize::MAX)?;
-    let relay = Relay::new(front, back, pairing, tap)?;
+    let relay = relay.counted_as(name, tally);
     crew.start(name, stop(&outbox, || Command::Terminate), move || Ok(relay.run(&commands)?))?;
     Ok(())
 }

@@ -260,6 +260,7 @@ impl Source for Again<'_> {
             class: task.class,
             client: task.client,
             hints: task.hints,
+            label: None,
             after: task.after.clone(),
             result_bytes: task.result_bytes,
         }

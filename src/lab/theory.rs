@@ -3,14 +3,14 @@
 use pointsman_policies::{Axis, Registry};
 
 use super::draw::Dist;
-use super::experiment::{Point, Workload};
+use super::experiment::{Pace, Point, Workload};
 use super::oracle;
-use super::workload::Estimate;
+use super::workload::{ArrivalKind, Estimate};
 
 /// The mean response in seconds that theory gives for a point, and what it is called.
 pub fn mean_response_s(point: &Point, registry: &Registry) -> Option<(f64, &'static str)> {
     let plain = point.workload == Workload::Stream
-        && point.arrivals == "poisson"
+        && matches!(point.pace(), Ok(Pace::Drawn(ArrivalKind::Poisson)))
         && point.speeds == "equal"
         && point.dispatchers == 1
         && point.latency_s == 0.0
@@ -20,14 +20,14 @@ pub fn mean_response_s(point: &Point, registry: &Registry) -> Option<(f64, &'sta
         && point.lives.is_none()
         && point.slow_every.is_none()
         && point.failing == 0.0
-        && point.load < 1.0;
+        && point.load() < 1.0;
     if !plain {
         return None;
     }
     let [kind] = &point.kinds().ok()?[..] else { return None };
     let (size, mean_s) = (&kind.size, kind.size.mean());
     let unit = |response: f64, name| Some((response * mean_s, name));
-    let (n, load) = (point.engines, point.load);
+    let (n, load) = (point.engines, point.load());
     let exponential = matches!(size, Dist::Exponential { .. });
     if let Some(reference) = point.reference() {
         let law = || oracle::SizeLaw::of(size);

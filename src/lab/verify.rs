@@ -57,7 +57,7 @@ impl Verdict {
 }
 
 fn response(placement: &str, n: usize, load: f64, hwm: u32, change: impl FnOnce(&mut Point)) -> Point {
-    let mut point = Point { placement: placement.into(), engines: n, load, hwm: Some(hwm), ..Point::default() };
+    let mut point = Point { placement: placement.into(), engines: n, load: Some(load), hwm: Some(hwm), ..Point::default() };
     if point.reference().is_some() {
         point.hwm = None;
     }
@@ -129,14 +129,14 @@ fn cases(registry: &Registry, full: bool) -> Vec<Case> {
             let (theory, source) = theory::mean_response_s(&point, registry)?;
             let scv = Dist::scv(&point.size.parse().ok()?).max(1.0);
             // What one per cent takes grows with the square of 1 / (1 - load).
-            let wanted = 6.0e4 * scv / (1.0 - point.load).powi(2) * if full { 6.0 } else { 0.2 };
+            let wanted = 6.0e4 * scv / (1.0 - point.load()).powi(2) * if full { 6.0 } else { 0.2 };
             point.tasks = (wanted.min(if full { 2.0e6 } else { 3.0e5 }) as u64).max(100_000);
             let policy = match point.order.as_str() {
                 "fifo" => point.placement.clone(),
                 order => format!("{}, {order}", point.placement),
             };
             let hwm = point.hwm.map_or(String::new(), |hwm| format!(", hwm {hwm}"));
-            let name = format!("{policy}, {} engines, load {}{hwm}, {}", point.engines, point.load, point.size);
+            let name = format!("{policy}, {} engines, load {}{hwm}, {}", point.engines, point.load(), point.size);
             Some(Case { name, point, measure: |measures| measures.response_s.mean, theory, source })
         })
         .collect();
@@ -160,7 +160,7 @@ fn cases(registry: &Registry, full: bool) -> Vec<Case> {
         });
     }
     for (tasks, engines) in [(4_u64, 4_usize), (40, 4), (100, 16)] {
-        let point = Point { arrivals: "batch".into(), engines, tasks, warmup: 0.0, hwm: Some(1), ..Point::default() };
+        let point = Point { arrivals: Some("batch".into()), engines, tasks, warmup: 0.0, hwm: Some(1), ..Point::default() };
         cases.push(Case {
             name: format!("{tasks} exponential tasks at once on {engines} engines: makespan"),
             point,
@@ -184,7 +184,7 @@ pub fn verify(
 ) -> anyhow::Result<Vec<Verdict>> {
     let cases = cases(registry, full);
     // Short systems need many runs, long ones few.
-    let count = |case: &Case| if case.point.arrivals == "batch" { 2000 } else { 8 };
+    let count = |case: &Case| if case.point.arrivals.as_deref() == Some("batch") { 2000 } else { 8 };
     let all: usize = cases.iter().map(count).sum();
     let done = AtomicUsize::new(0);
     let verdict = |case: &Case| {

@@ -335,5 +335,5 @@ pub(super) fn read_reply<'m>(message: &Message<'m>, signer: &Signer) -> Option<(
     signer.verify(part(1), [part(2), part(3), part(4), part(5)]).ok()?;
     let parent: wire::Parent<'m> = wire::object(part(3)).ok()?;
     let metadata: wire::ReplyMetadata<'_> = wire::object(part(4)).unwrap_or_default();
-    Some((parent.msg_id?, wire::reply_status(&metadata, part(5))))
+    Some((parent.msg_id?, wire::reply_status(pointsman_core::Packer::Json, &metadata, part(5))))
 }

@@ -22,7 +22,7 @@ use pointsman_core::peer::Client;
 use procfs::CurrentSI as _;
 
 pub use compare::compare;
-pub use live::{Live, run_live};
+pub use live::{Live, run_live, run_point_live};
 pub use plan::{After, Arrivals, Durations, Plan};
 pub use report::{Latency, Machine, Report, Round};
 pub use sweep::{Factor, Sweep, Vary, curves};

@@ -75,17 +75,19 @@ impl Hub {
         if let Err(refused) = self.session.admit(envelope) {
             return self.reject(Reason::Refused(refused));
         }
+        let envelope = match self.session.packer().message_as_json(envelope) {
+            Ok(envelope) => envelope,
+            Err(part) => return self.reject(Reason::Json(part)),
+        };
         let Ok(header) = Header::parse(envelope.header()) else { return self.reject(Reason::Json("header")) };
         let asker = Asker { to: envelope.identity(0).to_vec(), parent: envelope.part_bytes(0) };
         if header.msg_type == ERRAND_REQUEST {
-            self.counters.queries += 1;
-            return self.run_errand(now, envelope, &asker);
+            return self.run_errand(now, &envelope, &asker);
         }
         let outcome = match wire::object::<Content<'_>>(envelope.content()) {
             Ok(content) => self.dispatch(now, &header.msg_type, content, &asker),
             Err(error) => Err(Failure::hub("TypeError", format!("content of {}: {error}", header.msg_type))),
         };
-        self.counters.queries += 1;
         if let Err(failure) = outcome {
             let reply_type = header.msg_type.strip_suffix("_request").map(|stem| format!("{stem}_reply"));
             self.reply_failure(now, &asker, reply_type.as_deref().unwrap_or("hub_error"), failure);
@@ -191,6 +193,7 @@ impl Hub {
             "connection_info": self.config.connection_info,
         });
         // Registration replies have no parent, and engines expect none.
+        self.actions.push_back(Action::EnginesChanged);
         let unparented = Asker { parent: bytes::Bytes::from_static(b"{}"), ..asker.clone() };
         self.reply(now, &unparented, "registration_reply", &reply);
         Ok(())

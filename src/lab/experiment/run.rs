@@ -5,19 +5,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, bail};
-use pointsman_policies::{Axis, Registry, Rng};
+use pointsman_policies::{Registry, Rng};
 use rayon::prelude::*;
 
 use super::file::Experiment;
-use super::point::{Point, Workload};
+use super::keys::needless;
+use super::point::{Pace, Point, Workload};
 use super::store::Store;
 use crate::lab::draw::Dist;
 use crate::lab::graph::{Costs, Dag, Rule, cpop, heft, list_schedule, peft};
 use crate::lab::measure::{Collector, METRICS, Measures};
 use crate::lab::reference::{Discipline, Index, run_discipline, run_gittins};
-use crate::lab::workload::{ArrivalKind, Closed, Graphs, Playback, Stream};
+use crate::lab::workload::{ArrivalKind, Arrivals, Closed, Graphs, Playback, Recorded, Stream};
 use crate::lab::world::{Ended, Source, Totals, World};
-use crate::load::{Live, run_live};
 
 /// The end of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -70,45 +70,47 @@ pub fn run_point(point: &Point, registry: &Registry, folder: &Path, seed: u64) -
 }
 
 /// Where a point's work comes from.
-enum Work {
+pub enum Work {
     /// Independent tasks, and how many at most.
     Tasks(Box<dyn Source>, u64),
     /// Graphs, and which.
     Graphs(Box<Graphs>, Vec<Arc<Dag>>),
 }
 
-fn source_of(point: &Point, folder: &Path, seed: u64) -> anyhow::Result<Work> {
+/// The work of a run. Files are found from `folder`; the same seed gives the same work.
+///
+/// # Errors
+/// If something in the point is not as it must be.
+pub fn source_of(point: &Point, folder: &Path, seed: u64) -> anyhow::Result<Work> {
+    if let Some((key, why)) = needless(point) {
+        bail!("{key} has no effect: {why}");
+    }
     point.check_stable()?;
     let capacity: f64 = point.engine_speeds(seed)?.iter().sum();
     let estimate = point.estimate()?;
+    // Only a trace has another pace.
+    let drawn = |pace| if let Pace::Drawn(arrivals) = pace { arrivals } else { ArrivalKind::Poisson };
     let tasks: (Box<dyn Source>, u64) = match point.workload {
         Workload::Stream => {
-            let rate = point.load * capacity / point.mean_size_s()?;
-            let source = Stream::new(point.arrival_kind()?, rate, point.kinds()?, estimate, point.tasks, seed);
+            let rate = point.load() * capacity / point.mean_size_s()?;
+            let source = Stream::new(drawn(point.pace()?), rate, point.kinds()?, estimate, point.tasks, seed);
             (Box::new(source), point.tasks)
         }
         Workload::Closed => {
-            let kind = point.kinds()?.into_iter().next().context("a kind of tasks")?;
             let (clients, window) = (point.clients.max(1), point.window.max(1));
-            (Box::new(Closed::new(kind, clients, window, point.think()?, estimate, point.tasks, seed)), point.tasks)
+            let source = Closed::new(point.kinds()?, clients, window, point.think()?, estimate, point.tasks, seed);
+            (Box::new(source), point.tasks)
         }
         Workload::Trace => {
             let recorded = point.recorded(folder)?;
-            let (work_s, span_s) =
-                (recorded.iter().map(|task| task.run_s).sum::<f64>(), recorded.last().map_or(0.0, |task| task.at_s));
-            let speed = if point.arrivals == "recorded" || span_s == 0.0 {
-                1.0
-            } else {
-                point.load / (work_s / (span_s * capacity)).max(1e-12)
-            };
             let tasks = point.tasks.min(recorded.len() as u64);
-            (Box::new(Playback::new(recorded, tasks, speed, estimate, seed)), tasks)
+            (Box::new(playback(point, recorded, capacity, seed)?), tasks)
         }
         Workload::Graphs => {
             let dags = point.dags(folder, seed)?;
             let mean_work_s = dags.iter().map(|dag| dag.total_s()).sum::<f64>() / dags.len() as f64;
-            let rate = point.load * capacity / mean_work_s.max(1e-9);
-            let arrivals = if point.graphs == 1 { ArrivalKind::Batch } else { point.arrival_kind()? };
+            let rate = point.load() * capacity / mean_work_s.max(1e-9);
+            let arrivals = if point.graphs == 1 { ArrivalKind::Batch } else { drawn(point.pace()?) };
             let source = Graphs::new(dags.clone(), arrivals, rate, point.clients, estimate, point.graphs, seed);
             return Ok(Work::Graphs(Box::new(source), dags));
         }
@@ -116,50 +118,26 @@ fn source_of(point: &Point, folder: &Path, seed: u64) -> anyhow::Result<Work> {
     Ok(Work::Tasks(tasks.0, tasks.1))
 }
 
-/// Runs a point once on a live cluster of this machine: our own controller as a process, engines that are busy for as long as tasks take. A second
-/// of the point takes `unit_s`.
-///
-/// # Errors
-/// As [`run_point`]; if the point has what only a simulator can have; or if the cluster fails.
-pub fn run_point_live(point: &Point, registry: &Registry, folder: &Path, seed: u64, unit_s: f64) -> anyhow::Result<Outcome> {
-    let plain = Point {
-        speeds: "equal".into(),
-        dispatchers: 1,
-        latency_s: 0.0,
-        jitter: None,
-        loss: 0.0,
-        client_latency_s: 0.0,
-        lives: None,
-        slow_every: None,
-        failing: 0.0,
-        report_every_s: None,
-        bandwidth_bytes_per_s: None,
-        ..point.clone()
+/// The part of a trace that is played, as it was recorded or at drawn moments.
+fn playback(point: &Point, recorded: Arc<Vec<Recorded>>, capacity: f64, seed: u64) -> anyhow::Result<Playback> {
+    let played = &recorded[..recorded.len().min(usize::try_from(point.tasks).unwrap_or(usize::MAX))];
+    let (work_s, span_s) = (played.iter().map(|task| task.run_s).sum::<f64>(), played.last().map_or(0.0, |task| task.at_s));
+    let estimate = point.estimate()?;
+    let speed = match (point.pace()?, point.load) {
+        (Pace::Drawn(arrivals), _) => {
+            let rate = point.load() * capacity * played.len() as f64 / work_s.max(1e-9);
+            let arrivals = Arrivals::new(arrivals, rate, Rng::stream(seed, "arrivals"));
+            return Ok(Playback::drawn(recorded, point.tasks, arrivals, estimate, seed));
+        }
+        (Pace::Recorded, None) => 1.0,
+        (Pace::Recorded, Some(_)) if span_s == 0.0 || work_s == 0.0 => {
+            bail!(
+                "load: tasks that all come at once, or take nothing, can not be sped up to a load; arrivals = \"poisson\" has one"
+            )
+        }
+        (Pace::Recorded, Some(load)) => load * span_s * capacity / work_s,
     };
-    if point.reference().is_some() || plain != *point {
-        bail!("live, engines are alike, links are what they are, and nothing fails on purpose");
-    }
-    let resolved = point.policies(registry)?;
-    let names =
-        [("scheme", Axis::Placement), ("order", Axis::Order), ("admission", Axis::Admission), ("rebalance", Axis::Rebalance)];
-    let mut options: Vec<String> = names.into_iter().map(|(name, axis)| format!("--{name}={}", resolved.on(axis))).collect();
-    options.extend(["--nodb".to_owned(), format!("--seed={}", seed >> 1)]);
-    let live = Live { engines: point.engines, clients: point.clients as usize, options, unit_s };
-    let (mut source, tasks) = match source_of(point, folder, seed)? {
-        Work::Tasks(source, tasks) => (source, tasks),
-        Work::Graphs(..) => bail!("live runs are of independent tasks"),
-    };
-    let mut collector = Collector::new((tasks as f64 * point.warmup) as u64);
-    let mut totals = Totals { busy_ns: vec![0; point.engines], ..Totals::default() };
-    let length = run_live(&live, &mut source, &|_, _| (), &mut |ended| {
-        collector.see(ended);
-        totals.ended += 1;
-        totals.failed += u64::from(!ended.ok);
-        totals.busy_ns[0] += ended.work_ns;
-    })?;
-    totals.busy_ns = vec![totals.busy_ns[0] / point.engines as u64; point.engines];
-    totals.end_ns = (length.as_nanos() as f64 / unit_s) as u64;
-    Ok(Outcome { measures: collector.measures(&totals, None), totals, gantt: Vec::new() })
+    Ok(Playback::new(recorded, point.tasks, speed, estimate, seed))
 }
 
 fn finished(outcome: Outcome) -> anyhow::Result<Outcome> {
@@ -303,10 +281,19 @@ fn seed_of(seed: u64, replication: u32) -> u64 {
     Rng::stream(seed, &format!("replication {replication}")).next_u64()
 }
 
+/// How runs of an experiment are made.
+#[derive(Clone, Copy)]
+pub enum How<'h> {
+    /// In virtual time, on as many threads as there are.
+    Simulated,
+    /// By somebody else who takes a point and a seed, one after the other, as they would disturb each other; references, which are no programs that
+    /// could run, are left out.
+    OneByOne(&'h (dyn Fn(&Point, u64) -> anyhow::Result<Outcome> + Sync)),
+}
+
 /// Runs what is not yet in the store: every point as often as the experiment says, and more often where the precision asked for is not reached. `stop`
 /// ends it after the runs under way; what is finished is kept. `progress` hears how many runs are done, and how many are known to be needed.
 ///
-/// With `live_unit_s` the runs are live, one after the other, each second of them that long; references are left out.
 ///
 /// Returns how many decisions policies made: tasks sent to engines, each attempt counted.
 ///
@@ -316,7 +303,7 @@ pub fn run_experiment(
     experiment: &Experiment,
     registry: &Registry,
     store: &mut Store,
-    live_unit_s: Option<f64>,
+    how: How<'_>,
     stop: &AtomicBool,
     progress: &(impl Fn(u64, u64) + Sync),
 ) -> anyhow::Result<u64> {
@@ -327,7 +314,7 @@ pub fn run_experiment(
     loop {
         let missing: Vec<(usize, u32)> = (0..points.len())
             .flat_map(|at| {
-                let left_out = live_unit_s.is_some() && points[at].reference().is_some();
+                let left_out = matches!(how, How::OneByOne(_)) && points[at].reference().is_some();
                 let needed = if left_out { 0 } else { needed(experiment, store, at) };
                 (0..needed).map(move |replication| (at, replication))
             })
@@ -345,9 +332,9 @@ pub fn run_experiment(
                 bail!("interrupted; what is finished is kept, and the same command goes on");
             }
             let seed = seed_of(experiment.seed, replication);
-            let outcome = match live_unit_s {
-                Some(unit_s) => run_point_live(&points[at], registry, folder, seed, unit_s),
-                None => run_point(&points[at], registry, folder, seed),
+            let outcome = match how {
+                How::OneByOne(run) => run(&points[at], seed),
+                How::Simulated => run_point(&points[at], registry, folder, seed),
             };
             let outcome = outcome.with_context(|| format!("point {} ({})", at + 1, experiment.describe(at)))?;
             decisions.fetch_add(outcome.totals.counters.dispatched, Ordering::Relaxed);
@@ -368,9 +355,9 @@ pub fn run_experiment(
             progress(*kept.1, needed);
             Ok(())
         };
-        match live_unit_s {
-            Some(_) => missing.iter().try_for_each(run)?,
-            None => missing.par_iter().try_for_each(run)?,
+        match how {
+            How::OneByOne(_) => missing.iter().try_for_each(run)?,
+            How::Simulated => missing.par_iter().try_for_each(run)?,
         }
     }
 }

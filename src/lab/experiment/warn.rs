@@ -53,10 +53,10 @@ pub fn warnings(experiment: &Experiment) -> Vec<String> {
     }
     if let Some(precision) = experiment.precision {
         // Mean responses of M/M/1 to one per cent take some 1.1e6 jobs at load 0.5 and 1.7e7 at 0.9, fewer by as many engines as share the load.
-        let most = own.iter().filter(|point| point.workload == Workload::Stream && point.load < 1.0);
+        let most = own.iter().filter(|point| point.workload == Workload::Stream && point.load() < 1.0);
         let short = most.filter(|point| {
             let scv = only_size(point).map_or(1.0, |size| size.scv().max(0.1));
-            let wanted = 2.0e5 / (1.0 - point.load).powi(2) * f64::midpoint(1.0, scv) * (0.01 / precision).powi(2)
+            let wanted = 2.0e5 / (1.0 - point.load()).powi(2) * f64::midpoint(1.0, scv) * (0.01 / precision).powi(2)
                 / (point.engines as f64).sqrt();
             !wanted.is_finite() || (point.tasks as f64 * f64::from(experiment.replications_max)) < wanted
         });
