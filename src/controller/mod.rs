@@ -3,9 +3,11 @@
 
 mod curve;
 mod dask;
+pub(crate) mod lock;
 mod open_files;
 mod policies;
 mod ports;
+pub(crate) mod reach;
 mod supervise;
 mod taps;
 
@@ -31,6 +33,8 @@ use pointsman_schedulers::task::{Limits, TaskScheduler};
 
 use crate::config::{Config, Store, Transport};
 use curve::{CurveServer, Gate};
+use lock::{Held, ProfileLock};
+use reach::Contact;
 use dask::{DaskInput, DaskKeeper, Reach};
 pub(crate) use policies::PolicyDesk;
 use ports::{Binder, Side};
@@ -60,14 +64,25 @@ pub struct Controller {
     context: zmq::Context,
     policies: Arc<PolicyDesk>,
     tally: Tally,
+    lock: ProfileLock,
 }
 
 impl Controller {
     /// Binds, starts, and writes the connection files when everything listens.
     ///
     /// # Errors
-    /// If the configuration can not be followed or an address can not be had; nothing is left behind then.
+    /// If the configuration can not be followed, another controller serves the profile, or an address can not be had; nothing is left
+    /// behind then.
     pub fn start(config: &Config, registry: &Arc<Registry>) -> anyhow::Result<Controller> {
+        Controller::start_counting(config, registry, Tally::default())
+    }
+
+    /// The same with counters that are in use already.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_counting(config: &Config, registry: &Arc<Registry>, tally: Tally) -> anyhow::Result<Controller> {
+        config.check()?;
         let policies = config.policy.resolve(registry)?;
         let scheme = registry.build(&policies.placement)?;
         let others = [Axis::Order, Axis::Admission, Axis::Rebalance];
@@ -76,12 +91,16 @@ impl Controller {
         let shadows = policies::build_shadows(registry, &config.policy.shadow)?;
         let seed = config.policy.seed.unwrap_or_else(|| u64::from_str_radix(&fresh_id()[..8], 16).unwrap_or(0));
         tracing::info!("policies: {policies}, seed {seed} ({})", pointsman_policies::Rng::NAME);
+        for doubt in policies.doubts(registry) {
+            tracing::warn!("{doubt}");
+        }
 
         let room_for_engines = open_files::raise_limit();
         let security = prepare_profile(config)?;
         let (client_path, engine_path) = file_paths(config, &security);
         // Whoever restores, reuses.
         let reuse = config.controller.reuse || config.controller.restore;
+        let lock = alone(config, &client_path)?;
         let former = if reuse { reusable(&client_path, &engine_path) } else { None };
         let key = match &former {
             Some((client, _)) => client.common.key.clone(),
@@ -200,14 +219,10 @@ impl Controller {
             queued_bytes: config.scheduler.max_queued_bytes,
             ..Limits::default()
         };
-        if let Some(empty) = config.records.retention.iter().find(|rule| rule.is_empty()) {
-            bail!("records.retention: a rule limits nothing ({empty:?}): give max_age_s, max_records or max_bytes");
-        }
         let records = Records { db: open_records(config)?, retention: config.records.retention.clone() };
 
         let keeps_records = config.records.store != Store::None;
         let mut crew = Crew::new()?;
-        let tally = Tally::default();
         let (hub_outbox, hub_mailbox) = Mailbox::<HubInput>::new(HUB_BACKLOG.0, HUB_BACKLOG.1)?;
         let (tasks_outbox, tasks_mailbox) = Mailbox::<TaskInput>::new(NEWS_BACKLOG.0, NEWS_BACKLOG.1)?;
         let (tree_outbox, tree_mailbox) = Mailbox::<BroadcastInput>::new(NEWS_BACKLOG.0, NEWS_BACKLOG.1)?;
@@ -326,14 +341,14 @@ impl Controller {
         if former.is_none() || is_other_key {
             for (path, text) in [(&engine_path, to_text(&engine_file)), (&client_path, to_text(&client_file))] {
                 write_atomically(path, &text).with_context(|| format!("connection file {}", path.display()))?;
-                files.add(path.clone());
+                files.add(path.clone(), text);
             }
         }
         if reuse {
             files.keep();
         }
         tracing::info!("listening; clients find this controller by {}", client_path.display());
-        Ok(Controller { crew, files, client_path, engine_path, client_file, engine_file, context, policies: desk, tally })
+        Ok(Controller { crew, files, client_path, engine_path, client_file, engine_file, context, policies: desk, tally, lock })
     }
 
     /// The file for clients.
@@ -374,6 +389,7 @@ impl Controller {
     /// Waits for the end, whatever brings it, and takes everything down within four seconds.
     pub fn wait(mut self) -> Ending {
         let ending = self.crew.wait();
+        self.lock.say_ending();
         drop(self.files);
         if !self.crew.finish() {
             // Terminating a context waits for its sockets, and a thread that does not stop keeps its own.
@@ -469,6 +485,27 @@ fn engines_path(config: &Config) -> PathBuf {
     config.controller.profile_dir.clone().unwrap_or_default().join("log").join(format!("engines{id}.json"))
 }
 
+/// Makes sure that no other controller serves the profile and cluster id, and that none will.
+fn alone(config: &Config, client_path: &std::path::Path) -> anyhow::Result<ProfileLock> {
+    let profile = config.controller.profile_dir.as_deref().context("no profile folder: give --profile-dir")?;
+    let id = config.controller.cluster_id.as_deref();
+    // Who has no lock of ours and left a file is no controller of ours, or has ended.
+    let may_be_stock = lock::held(profile, id) == Held::NoLock && !config.controller.reuse && !config.controller.restore;
+    let lock = ProfileLock::take(profile, id, client_path)?;
+    if may_be_stock
+        && let Ok(file) = read_json::<ClientFile>(client_path)
+        && reach::contact(&file.common) == Contact::Speaks
+    {
+        bail!(
+            "another controller, of another program, already serves this profile at {}, and {} is its file: use --cluster-id NAME, --profile \
+             NAME, or stop it",
+            reach::address(&file.common),
+            client_path.display()
+        );
+    }
+    Ok(lock)
+}
+
 /// Makes the profile's folders and returns the one for connection files.
 fn prepare_profile(config: &Config) -> anyhow::Result<PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -477,7 +514,9 @@ fn prepare_profile(config: &Config) -> anyhow::Result<PathBuf> {
         let path = profile.join(folder);
         std::fs::create_dir_all(&path).with_context(|| format!("profile folder {}", path.display()))?;
         if private {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).with_context(|| {
+                format!("profile folder {}: it can not be made readable by you alone (mode 0700)", path.display())
+            })?;
         }
     }
     Ok(profile.join("security"))
