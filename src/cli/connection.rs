@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use pointsman_core::connection_file::ClientFile;
+use pointsman_core::connection_file::{ClientFile, EngineFile};
 use pointsman_core::net::files::read_json;
 use pointsman_core::peer::{Client, PeerError};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::running::{self, Found};
@@ -84,14 +85,19 @@ impl Connection {
         }
     }
 
-    /// Asks the controller, and returns its answer.
+    /// Asks the controller to do or say something that only this program's have, and returns its answer.
     pub(super) fn ask(&self, content: &Value) -> anyhow::Result<Value> {
+        self.query("pointsman_request", content)
+    }
+
+    /// Sends the hub a question, and returns its answer.
+    pub(super) fn query(&self, question: &str, content: &Value) -> anyhow::Result<Value> {
         let path = self.path()?;
         let file = read_client_file(&path)?;
         let timeout = Duration::try_from_secs_f64(self.timeout_s).context("--timeout-s")?;
         let context = zmq::Context::new();
         let asked = Client::connect(&context, &file, timeout)
-            .and_then(|mut client| client.ask("pointsman_request", content, timeout));
+            .and_then(|mut client| client.ask(question, content, timeout));
         asked.map_err(|error| explained(error, &path, &file))
     }
 }
@@ -105,25 +111,44 @@ fn listed(found: &[Found]) -> String {
 /// # Errors
 /// If it can not be read, or is another file: with which.
 pub(super) fn read_client_file(path: &Path) -> anyhow::Result<ClientFile> {
+    read_file(path, "hb_ping", "engine", "client")
+}
+
+/// Reads a connection file for engines.
+///
+/// # Errors
+/// As [`read_client_file`].
+pub(super) fn read_engine_file(path: &Path) -> anyhow::Result<EngineFile> {
+    read_file(path, "notification", "client", "engine")
+}
+
+fn read_file<T: DeserializeOwned>(path: &Path, mark: &str, other_role: &str, role: &str) -> anyhow::Result<T> {
     read_json(path).or_else(|error| {
         let other = std::fs::read_to_string(path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => anyhow::anyhow!("{}: no such file: is the controller running?", path.display()),
             _ => anyhow::anyhow!("{}: {error}", path.display()),
         })?;
-        bail!("{}: {}", path.display(), kind_of(&other, "hb_ping", "engine", "client").unwrap_or_else(|| error.to_string()))
+        bail!("{}: {}", path.display(), kind_of(&other, mark, other_role, role).unwrap_or_else(|| plain(&error, path)))
     })
+}
+
+/// An error without the path that is told before it.
+fn plain(error: &std::io::Error, path: &Path) -> String {
+    let text = error.to_string();
+    text.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&text).to_owned()
 }
 
 /// What a file is that is not the one wanted.
 fn kind_of(text: &str, mark: &str, is: &str, wanted: &str) -> Option<String> {
+    let nothing =
+        || format!("no connection file: a controller writes ipcontroller-{wanted}.json into its profile's folder security");
     let Ok(Value::Object(fields)) = serde_json::from_str::<Value>(text) else {
-        return Some(format!("no connection file: a controller writes ipcontroller-{wanted}.json into its profile's folder security"));
+        return Some(nothing());
     };
     if fields.contains_key(mark) {
         return Some(format!("this is the file for {is}s: give the ipcontroller-{wanted}.json beside it"));
     }
-    (!fields.contains_key("registration"))
-        .then(|| format!("no connection file: a controller writes ipcontroller-{wanted}.json into its profile's folder security"))
+    (!fields.contains_key("registration")).then(nothing)
 }
 
 /// What stood in the way, as far as it can be told.
@@ -160,6 +185,10 @@ fn silent(path: &Path, file: &ClientFile) -> anyhow::Error {
         (None, Contact::Nobody) => anyhow::anyhow!(
             "{file_name}: nobody listens at {place}: the controller has ended without removing its file, or the port in it is wrong; see \
              `pointsman list`"
+        ),
+        (None, Contact::Unclear) => anyhow::anyhow!(
+            "{file_name}: what is at {place} does not speak as a controller does: the controller has ended, and something else has its port, or \
+             its host can not be reached; see `pointsman list`"
         ),
         (holder, _) => anyhow::anyhow!(
             "{file_name}: no answer in time; {} at {place}: the file's key may not be its own, or it is busy (--timeout-s)",

@@ -56,7 +56,7 @@ Runs a controller for IPython Parallel engines and clients. Takes ipcontroller's
   --work-dir DIR         change to this folder first
   --Class.trait=VALUE    any of ipcontroller's traits
   --show-config, --show-config-json, --init, --version, --help
-                         --version says which ipyparallel is followed, as launchers ask; pointsman --version has this program's own
+                         --version says which ipyparallel is followed, and this program's own
 
 It reads ipcontroller_config.py (plain `c.Class.trait = literal` lines), ipcontroller_config.json and pointsman.toml of its
 profile. Options of this program's own are in pointsman.toml; --init writes one with all defaults.
@@ -88,7 +88,7 @@ pub(super) fn run(arguments: &[String], registry: &Arc<Registry>) -> ExitCode {
 fn show(special: Special, config: &Config) -> anyhow::Result<ExitCode> {
     match special {
         Special::Help => print!("{HELP}"),
-        Special::Version => println!("{FOLLOWS_IPYPARALLEL}"),
+        Special::Version => println!("{FOLLOWS_IPYPARALLEL}\npointsman {}", super::VERSION),
         Special::ShowConfig => print!("{}", toml::to_string(config)?),
         Special::ShowConfigJson => println!("{:#}", serde_json::to_value(config)?),
         Special::Init => {

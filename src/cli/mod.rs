@@ -18,9 +18,12 @@ use pointsman_policies::Registry;
 
 use crate::output;
 
+/// The program's version and the one of ipyparallel that it follows.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (follows ipyparallel 9.2.0)");
+
 /// A pluggable task scheduler, and a controller for IPython Parallel clusters.
 #[derive(Debug, Parser)]
-#[command(name = "pointsman", version, about)]
+#[command(name = "pointsman", version = VERSION, about)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -3,6 +3,7 @@
 mod bench;
 mod cli;
 mod demo;
+mod front;
 mod hostile;
 mod interop;
 mod lab_files;
