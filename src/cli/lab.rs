@@ -40,8 +40,8 @@ pub(super) enum Command {
         #[arg(long, short)]
         out: Option<PathBuf>,
         /// Threads; all cores by default. Results do not depend on it.
-        #[arg(long)]
-        threads: Option<usize>,
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+        threads: Option<u16>,
         /// Run it on a live cluster of this machine instead, into `live` in the folder of the results; `lab report` lays both side by side.
         #[arg(long)]
         live: bool,
@@ -71,7 +71,7 @@ pub(super) enum Command {
         /// The SQLite file of a controller's task records (--sqlitedb).
         records: PathBuf,
         /// Another placement to try; any number of them.
-        #[arg(long)]
+        #[arg(long, alias = "scheme")]
         placement: Vec<String>,
         /// The order for those; as it was unless given.
         #[arg(long)]
@@ -101,7 +101,7 @@ pub(super) fn run(command: &Command, registry: &Registry) -> ExitCode {
     start_plain_log("warn");
     let outcome = match command {
         Command::Run { experiment, out, threads, live, unit_s } => {
-            run_file(experiment, out.as_deref(), *threads, live.then_some(*unit_s), registry)
+            run_file(experiment, out.as_deref(), threads.map(usize::from), live.then_some(*unit_s), registry)
         }
         Command::Report { folder } => make_report(folder, registry),
         Command::Verify { full, seed, markdown } => run_verify(*full, *seed, *markdown, registry),
@@ -253,6 +253,7 @@ fn run_replay(
     wfformat: Option<&Path>,
     registry: &Registry,
 ) -> anyhow::Result<String> {
+    std::fs::metadata(path).with_context(|| path.display().to_string())?;
     let recording = Recording::read(path)?;
     if let Some(to) = wfformat {
         let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or("run");
@@ -307,7 +308,11 @@ fn example(name: Option<&str>) -> anyhow::Result<String> {
             .join("\n")),
         Some(name) => {
             let found = EXAMPLES.iter().find(|(known, _)| *known == name);
-            found.map(|(_, text)| text.trim_end().to_owned()).with_context(|| format!("no example is called {name}"))
+            found.map(|(_, text)| text.trim_end().to_owned()).with_context(|| {
+                let known = EXAMPLES.map(|(name, _)| name);
+                let meant = pointsman_policies::nearest(name, known).map(|known| format!(" (did you mean {known}?)"));
+                format!("no example is called {name}{}; there are {}", meant.unwrap_or_default(), known.join(", "))
+            })
         }
     }
 }
