@@ -146,7 +146,7 @@ fn check(file: Option<&std::path::Path>, connection: &Connection, registry: &Reg
         None => {
             let profile = connection.profile();
             let arguments = [format!("--profile-dir={}", profile.display())];
-            let read = read_arguments(&arguments, &|name| std::env::var(name).ok())?;
+            let read = read_arguments(&arguments, &|name| std::env::var_os(name))?;
             (read.config, read.warnings, profile.display().to_string())
         }
     };

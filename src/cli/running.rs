@@ -105,7 +105,7 @@ pub(super) fn in_profile(profile: &Path) -> Vec<Found> {
 pub(super) fn run(options: &Options) -> ExitCode {
     let mut config = Config::default();
     (config.controller.profile, config.controller.profile_dir) = (options.profile.clone(), options.profile_dir.clone());
-    let env = |name: &str| std::env::var(name).ok();
+    let env = |name: &str| std::env::var_os(name);
     let own = profile_dir(&config, &env);
     let is_one =
         options.profile.is_some() || options.profile_dir.is_some() || env("IPP_PROFILE_DIR").is_some_and(|it| !it.is_empty());
