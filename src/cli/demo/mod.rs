@@ -26,17 +26,17 @@ use report::{Row, Timing};
 /// Options of `pointsman demo`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// Engines to start; one for each core by default, at least two.
-    #[arg(long, short = 'n')]
-    engines: Option<usize>,
+    /// Engines to start, two or more; one for each core by default.
+    #[arg(long, short = 'n', value_parser = clap::value_parser!(u16).range(2..))]
+    engines: Option<u16>,
     /// Tiles along one side of the matrix: T makes about T^3/6 tasks.
     #[arg(long, default_value_t = 20)]
     tiles: usize,
     /// Rows of one tile.
     #[arg(long, default_value_t = 160)]
     tile_rows: usize,
-    /// Schemes to compare.
-    #[arg(long, value_delimiter = ';', default_values = ["leastload", "twobin"])]
+    /// Placements to compare.
+    #[arg(long = "placements", alias = "schemes", value_delimiter = ';', default_values = ["leastload", "twobin"])]
     schemes: Vec<PolicySpec>,
     /// Most tasks in flight on an engine. At 1 all schemes place alike.
     #[arg(long, default_value_t = 2)]
@@ -69,7 +69,7 @@ fn show(options: &Options, registry: &Arc<Registry>) -> anyhow::Result<()> {
         bail!("--tiles must be from 2 to 60 and --tile-rows from 4 to 1024");
     }
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    let engines = options.engines.unwrap_or(cores).max(2);
+    let engines = options.engines.map_or(cores.max(2), usize::from);
     let plan = cholesky::plan(options.tiles);
     let dependencies: Vec<Vec<&str>> = plan.iter().map(|step| step.after.iter().map(String::as_str).collect()).collect();
     let graph = Workflow::new(plan.iter().zip(&dependencies).map(|(step, after)| (step.name.as_str(), after.as_slice())))?;
