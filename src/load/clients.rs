@@ -305,7 +305,13 @@ impl Clients {
                 let after: SmallVec<[u64; 4]> = job.after.iter().map(|number| base + number).collect();
                 let client = job.client as usize % self.links.len();
                 let length_ns = ((job.work_ns as f64 * unit_s) as u64).min(NEVER_NS - 1);
-                self.compose(client, (job.class, length_ns), &after, "", label(&job.hints, job.label.as_deref(), unit_s).as_deref());
+                self.compose(
+                    client,
+                    (job.class, length_ns),
+                    &after,
+                    "",
+                    label(&job.hints, job.label.as_deref(), unit_s).as_deref(),
+                );
                 let due = from + Duration::from_nanos((job.at_ns as f64 * unit_s) as u64);
                 self.under_way.push_back(Some(UnderWay { due, length_ns }));
                 self.count += 1;

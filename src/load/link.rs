@@ -140,7 +140,10 @@ pub(super) fn address(file: &Common, port: u16) -> anyhow::Result<SocketAddr> {
         bail!("the controller encrypts with CURVE, which the load's own peers do not speak: measure one without");
     }
     if !matches!(Packer::of_name(&file.pack), Ok(Packer::Json)) {
-        bail!("the controller's messages are packed as {}, and the load's own peers speak JSON only: measure one without", file.pack);
+        bail!(
+            "the controller's messages are packed as {}, and the load's own peers speak JSON only: measure one without",
+            file.pack
+        );
     }
     let url = file.url(port);
     let Some(host) = url.strip_prefix("tcp://") else { bail!("{url}: the load's own peers speak TCP only") };
