@@ -717,6 +717,51 @@ fn results_and_buffers_come_in_sorted_order() {
 }
 
 #[test]
+fn a_verbose_queue_status_names_what_each_engine_has_and_has_done() {
+    let mut world = World::new();
+    let numbers: Vec<u64> = ["a", "b", "c"].map(|uuid| world.engine(uuid)).into();
+    let mut expected = [(Vec::new(), Vec::new(), Vec::new()), Default::default(), Default::default()];
+    for turn in 0..9 {
+        let at = turn % 3;
+        let uuid = ["a", "b", "c"][at];
+        let (task, direct, done) = (world.task(), world.direct(uuid), world.direct(uuid));
+        world.track(&task, uuid);
+        world.done(&done, uuid, "ok");
+        expected[at].0.push(id_of(&direct).to_owned());
+        expected[at].1.push(id_of(&done).to_owned());
+        expected[at].2.push(id_of(&task).to_owned());
+    }
+    let waiting = world.task();
+    let sorted = |value: &Value| {
+        let mut ids: Vec<String> = serde_json::from_value(value.clone()).unwrap();
+        ids.sort();
+        ids
+    };
+    for targets in [json!(null), json!(numbers[1]), json!([numbers[0], numbers[2]])] {
+        let status = world.ask("queue_request", json!({"targets": targets, "verbose": true})).1;
+        assert_eq!(status["unassigned"], json!([id_of(&waiting)]));
+        let asked = numbers
+            .iter()
+            .filter(|n| targets.is_null() || targets == json!(n) || targets.as_array().is_some_and(|t| t.contains(&json!(n))));
+        let mut count = 0;
+        for number in asked {
+            let at = numbers.iter().position(|n| n == number).unwrap();
+            let entry = &status[number.to_string()];
+            let (mut queue, mut completed, mut tasks) = expected[at].clone();
+            for ids in [&mut queue, &mut completed, &mut tasks] {
+                ids.sort();
+            }
+            assert_eq!(
+                (sorted(&entry["queue"]), sorted(&entry["completed"]), sorted(&entry["tasks"])),
+                (queue, completed, tasks)
+            );
+            count += 1;
+        }
+        assert_eq!(status.as_object().unwrap().len(), count + 2, "{targets}: engines, unassigned and status");
+    }
+}
+
+#[test]
 fn output_is_recorded_even_before_its_request() {
     let mut world = World::new();
     world.engine("a");

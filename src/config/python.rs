@@ -546,4 +546,16 @@ mod tests {
         );
         assert_eq!(file.warnings(path, Some(&|class| class == "IPController")).len(), 1);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "[cA.b=(){}\\[\\]'\"\\\\:;#,\n \t1xréif@]{0,60}") {
+            if let Ok(file) = read(&text) {
+                let lines = text.lines().count().max(1);
+                proptest::prop_assert!(file.assignments.iter().all(|assigned| (1..=lines).contains(&assigned.line)), "{text:?}");
+                proptest::prop_assert!(file.notes.iter().all(|note| (1..=lines).contains(&note.line)), "{text:?}");
+                file.warnings(Path::new("x"), None);
+            }
+        }
+    }
 }

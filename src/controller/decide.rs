@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use pointsman_core::connection_file::EngineFile;
 use pointsman_core::hub::HubConfig;
 use pointsman_core::net::fresh_id;
@@ -33,7 +33,7 @@ impl Decided {
     /// Builds what the configuration names.
     ///
     /// # Errors
-    /// If a policy is unknown or a parameter wrong, or a rule of retention limits nothing.
+    /// If a policy is unknown or a parameter wrong.
     pub(super) fn new(config: &Config, registry: &Arc<Registry>) -> anyhow::Result<Self> {
         let policies = config.policy.resolve(registry)?;
         let scheme = registry.build(&policies.placement)?;
@@ -43,9 +43,6 @@ impl Decided {
         let shadows = build_shadows(registry, &config.policy.shadow)?;
         let seed = config.policy.seed.unwrap_or_else(|| u64::from_str_radix(&fresh_id()[..8], 16).unwrap_or(0));
         tracing::info!("policies: {policies}, seed {seed} ({})", pointsman_policies::Rng::NAME);
-        if let Some(empty) = config.records.retention.iter().find(|rule| rule.is_empty()) {
-            bail!("records.retention: a rule limits nothing ({empty:?}): give max_age_s, max_records or max_bytes");
-        }
         Ok(Decided { policies, scheme, others, shadows, seed })
     }
 
@@ -71,7 +68,7 @@ pub(super) fn limits(config: &Config) -> Limits {
 /// If a time is impossible.
 pub(super) fn hub_config(config: &Config, former: Option<&EngineFile>) -> anyhow::Result<HubConfig> {
     Ok(HubConfig {
-        heartbeat: Duration::from_millis(config.heartbeat.period_ms.max(10)),
+        heartbeat: Duration::from_millis(config.heartbeat.period_ms),
         max_misses: config.heartbeat.max_misses,
         registration_timeout: Duration::try_from_secs_f64(config.controller.registration_timeout_s)
             .context("controller.registration_timeout_s")?,

@@ -1,11 +1,13 @@
 //! A controller assembled: sockets bound, machines on their threads, connection files written last, and everything taken down again.
 //! If any part dies the whole process ends with a reason: there is no half-alive controller.
 
+mod address;
 mod bind;
 mod curve;
 mod dask;
 mod decide;
 mod files;
+mod monitor;
 mod open_files;
 mod outlet;
 mod policies;
@@ -18,7 +20,6 @@ mod wire;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::bail;
 use pointsman_core::connection_file::{ClientFile, EngineFile};
 use pointsman_core::hub::Hub;
 use pointsman_core::net::files::{RemoveOnDrop, read_json};
@@ -26,12 +27,13 @@ use pointsman_core::net::{Tally, fresh_id};
 use pointsman_policies::Registry;
 use pointsman_schedulers::broadcast::Broadcast;
 
-use crate::config::{Config, Transport};
+use crate::config::Config;
 use bind::Channels;
 use curve::{CurveServer, Gate};
 use decide::{Decided, hub_config};
 pub(crate) use files::file_paths;
 use files::{Identity, engines_path, written_at};
+use open_files::OpenFiles;
 pub(crate) use policies::PolicyDesk;
 use ports::Binder;
 use records::open_records;
@@ -59,8 +61,12 @@ impl Controller {
     /// # Errors
     /// If the configuration can not be followed or an address can not be had; nothing is left behind then.
     pub fn start(config: &Config, registry: &Arc<Registry>) -> anyhow::Result<Controller> {
+        let config = &config.settled()?;
+        for note in config.notes() {
+            tracing::warn!("{note}");
+        }
         let decided = Decided::new(config, registry)?;
-        let room_for_engines = open_files::raise_limit();
+        let open_files = OpenFiles::raise(1 << config.broadcast.depth)?;
         let identity = Identity::prepare(config)?;
         let hub_config = hub_config(config, identity.former.as_ref().map(|(_, engine)| engine))?;
 
@@ -76,7 +82,7 @@ impl Controller {
 
         let mut binder = Binder::new(&context, config, identity.former.as_ref(), curve.as_ref())?;
         let tree = Broadcast::new(identity.session(fresh_id()), config.broadcast.depth);
-        let channels = Channels::bind(&context, &mut binder, &tree)?;
+        let channels = Channels::bind(&context, &mut binder, &tree, config)?;
         let placement = decided.policies.placement.name();
         let (client_file, engine_file) = channels.connection_files(&binder, config, &identity, server_key, placement);
 
@@ -91,7 +97,6 @@ impl Controller {
                 }
             }
         }
-        let engine_ip = binder.engine_ip();
         let Running { crew, policies, tally } = launch(Parts {
             config,
             registry,
@@ -100,10 +105,10 @@ impl Controller {
             tree,
             channels,
             gate,
-            engine_ip,
+            engine_ip: &binder.engine_ip(),
             hub,
             db,
-            room_for_engines,
+            open_files,
         })?;
         let files = identity.write(&client_file, &engine_file, is_other_key)?;
         let Identity { client_path, engine_path, .. } = identity;
@@ -150,35 +155,17 @@ impl Controller {
     pub fn wait(mut self) -> Ending {
         let ending = self.crew.wait();
         drop(self.files);
-        if !self.crew.finish() {
+        let (all_ended, incomplete) = self.crew.finish();
+        if !all_ended {
             // Terminating a context waits for its sockets, and a thread that does not stop keeps its own.
             std::mem::forget(self.context);
         }
         for (part, kind, count) in self.tally.counts() {
             tracing::info!("in all, {part}: {kind}: {count}");
         }
-        ending
+        match (ending, incomplete) {
+            (Ending::Asked, Some(reason)) => Ending::Incomplete(reason),
+            (ending, _) => ending,
+        }
     }
-}
-
-/// Whether only this machine can reach an address.
-fn is_loopback(ip: &str) -> bool {
-    ip == "localhost" || ip.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
-}
-
-/// Refuses what would listen to strangers by mistake, before anything is bound.
-fn check_interface(transport: Transport, ip: &str, may_be_remote: bool) -> anyhow::Result<()> {
-    if ip.is_empty() || ip.contains("://") {
-        bail!("controller.ip: '{ip}' is not an address: give a host or IP for tcp, a path for ipc");
-    }
-    if transport == Transport::Ipc && ip == "127.0.0.1" {
-        bail!("controller.ip: with transport ipc this is the path of the sockets, such as /tmp/cluster");
-    }
-    if transport == Transport::Tcp && !is_loopback(ip) && !may_be_remote {
-        bail!(
-            "controller.ip: on {ip} other machines could read all traffic on its way: encrypt it with --enable-curve, or say that your \
-             network is trusted with --allow-plaintext (controller.allow_plaintext in pointsman.toml, POINTSMAN_ALLOW_PLAINTEXT=1)"
-        );
-    }
-    Ok(())
 }

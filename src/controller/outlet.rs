@@ -13,7 +13,7 @@ use pointsman_core::relay::KnownPeers;
 use pointsman_schedulers::live::{BroadcastInput, TaskInput};
 
 use super::dask::DaskInput;
-use super::open_files;
+use super::open_files::OpenFiles;
 use super::policies::PolicyDesk;
 
 /// Passes the hub's news to the schedulers.
@@ -27,7 +27,7 @@ pub(super) struct Schedulers {
     pub(super) to_hub: Outbox<HubInput>,
     pub(super) state_path: PathBuf,
     pub(super) live: u64,
-    pub(super) room_for_engines: u64,
+    pub(super) open_files: OpenFiles,
 }
 
 impl Outlet for Schedulers {
@@ -37,13 +37,10 @@ impl Outlet for Schedulers {
         self.tree.send_always(BroadcastInput::EngineUp(uuid.into(), number));
         self.live += 1;
         // Said before it is too late: beyond the limit connections are refused without a word.
-        if self.live * 10 >= self.room_for_engines * 9 && self.live.is_power_of_two() || self.live == self.room_for_engines {
-            let needed = open_files::needed(self.live * 2);
-            tracing::warn!(
-                "{} engines, and files for {}: for twice as many set `ulimit -Hn {needed}`",
-                self.live,
-                self.room_for_engines
-            );
+        let room = self.open_files.engines();
+        if self.live * 10 >= room * 9 && self.live.is_power_of_two() || self.live == room {
+            let needed = self.open_files.needed(self.live * 2);
+            tracing::warn!("{} engines, and files for {room}: for twice as many set `ulimit -Hn {needed}`", self.live);
         }
     }
 

@@ -7,20 +7,21 @@ use pointsman_core::db::TaskDb;
 use pointsman_core::hub::Hub;
 use pointsman_core::hub::driver::{self as hub_driver, HubInput, HubSockets, Records};
 use pointsman_core::net::{Mailbox, Outbox, Tally, fresh_id};
-use pointsman_core::relay::{Command, KnownPeers, NoTap, Pairing, Relay, Tap};
+use pointsman_core::relay::{Command, KnownPeers, Pairing, PublishTap, Relay, Tap};
 use pointsman_policies::{Registry, Time};
 use pointsman_schedulers::broadcast::Broadcast;
 use pointsman_schedulers::live::{
-    BroadcastInput, BroadcastSockets, TaskInput, TaskOptions, TaskSockets, run_broadcast, run_tasks,
+    BroadcastInput, BroadcastSockets, TaskInput, TaskOptions, TaskSockets, TaskWatch, run_broadcast, run_tasks,
 };
 use pointsman_schedulers::task::TaskScheduler;
 
+use super::address::is_loopback;
 use super::bind::Channels;
 use super::curve::Gate;
 use super::dask::{DaskInput, DaskKeeper, Reach};
 use super::decide::{Decided, limits};
 use super::files::{Identity, engines_path};
-use super::is_loopback;
+use super::open_files::OpenFiles;
 use super::outlet::Schedulers;
 use super::policies::PolicyDesk;
 use super::records::decision_file;
@@ -46,8 +47,7 @@ pub(super) struct Parts<'a> {
     pub(super) engine_ip: &'a str,
     pub(super) hub: Hub,
     pub(super) db: Box<dyn TaskDb>,
-    /// For how many engines the open files are enough.
-    pub(super) room_for_engines: u64,
+    pub(super) open_files: OpenFiles,
 }
 
 /// The threads, started, and what others share with them.
@@ -70,9 +70,20 @@ fn stop<T: Send + 'static>(outbox: &Outbox<T>, last: fn() -> T) -> Box<dyn Fn() 
 /// # Errors
 /// If a thread or a mailbox can not be had, or the file of decisions not be written.
 pub(super) fn launch(parts: Parts<'_>) -> anyhow::Result<Running> {
-    let Parts { config, registry, identity, decided, tree, channels, gate, engine_ip, hub, db, room_for_engines } = parts;
-    let keeps_records = config.records.store != Store::None;
     let mut crew = Crew::new()?;
+    match start_all(&mut crew, parts) {
+        Ok((policies, tally)) => Ok(Running { crew, policies, tally }),
+        Err(error) => {
+            // Those that run already end too: their sockets would keep the addresses.
+            crew.finish();
+            Err(error)
+        }
+    }
+}
+
+fn start_all(crew: &mut Crew, parts: Parts<'_>) -> anyhow::Result<(Arc<PolicyDesk>, Tally)> {
+    let Parts { config, registry, identity, decided, tree, channels, gate, engine_ip, hub, db, open_files } = parts;
+    let keeps_records = config.records.store != Store::None;
     let tally = Tally::default();
     let (to_hub, hub_mailbox) = Mailbox::<HubInput>::new(HUB_BACKLOG.0, HUB_BACKLOG.1)?;
     let (to_tasks, tasks_mailbox) = Mailbox::<TaskInput>::new(NEWS_BACKLOG.0, NEWS_BACKLOG.1)?;
@@ -90,16 +101,27 @@ pub(super) fn launch(parts: Parts<'_>) -> anyhow::Result<Running> {
     let known = KnownPeers::default();
     let direct = HubTap::new("mux", to_hub.clone(), keeps_records).counted_in(&tally);
     let output = HubTap::new("iopub", to_hub.clone(), keeps_records).counted_in(&tally);
-    let relay = Relay::new(channels.mux_in.0, channels.mux_out.0, Pairing::Swap, direct)?.knowing(known.clone());
-    start_relay(&mut crew, "mux", relay, &tally)?;
-    let relay = Relay::new(channels.control_in.0, channels.control_out.0, Pairing::Swap, NoTap)?.knowing(known.clone());
-    start_relay(&mut crew, "control", relay, &tally)?;
-    let relay = Relay::new(channels.iopub_in.0, channels.iopub_out.0, Pairing::OneWay, output)?;
-    start_relay(&mut crew, "iopub", relay, &tally)?;
+    let monitor = channels.monitor;
+    let copies = |into: &str, out: &str| -> anyhow::Result<Option<PublishTap>> {
+        monitor.as_ref().map(|monitor| monitor.tap(into, out, &tally)).transpose()
+    };
+    let tap = (direct, copies("in", "out")?);
+    let relay = Relay::new(channels.mux_in.0, channels.mux_out.0, Pairing::Swap, tap)?.knowing(known.clone());
+    start_relay(crew, "mux", relay, &tally)?;
+    let tap = copies("incontrol", "outcontrol")?;
+    let relay = Relay::new(channels.control_in.0, channels.control_out.0, Pairing::Swap, tap)?.knowing(known.clone());
+    start_relay(crew, "control", relay, &tally)?;
+    let tap = (output, copies("iopub", "iopub")?);
+    let relay = Relay::new(channels.iopub_in.0, channels.iopub_out.0, Pairing::OneWay, tap)?;
+    start_relay(crew, "iopub", relay, &tally)?;
+    let task_copies = monitor.as_ref().map(|monitor| monitor.of_tasks(&tally)).transpose()?;
+    if let Some(monitor) = monitor {
+        start_relay(crew, "monitor", monitor.relay()?, &tally)?;
+    }
 
     let sockets = TaskSockets { clients: channels.task_in.0, engines: channels.task_out.0, control: channels.control_within };
     let session = identity.session(fresh_id());
-    start_tasks(&mut crew, config, decided, sockets, (&to_tasks, tasks_mailbox), to_hub.clone(), session, &tally)?;
+    start_tasks(crew, config, decided, sockets, (&to_tasks, tasks_mailbox), to_hub.clone(), session, task_copies, &tally)?;
 
     let leaves = channels.broadcast_leaves.into_iter().map(|leaf| leaf.0).collect();
     let sockets = BroadcastSockets { root: channels.broadcast_root.0, leaves };
@@ -108,9 +130,9 @@ pub(super) fn launch(parts: Parts<'_>) -> anyhow::Result<Running> {
         Ok(run_broadcast(tree, sockets, &tree_mailbox, &counts)?)
     })?;
     if let Some(gate) = gate {
-        start_gate(&mut crew, gate, &tally)?;
+        start_gate(crew, gate, &tally)?;
     }
-    let dask = if config.dask.allow { Some(start_dask(&mut crew, config, engine_ip, &to_hub)?) } else { None };
+    let dask = if config.dask.allow { Some(start_dask(crew, config, engine_ip, &to_hub)?) } else { None };
 
     let queries = std::iter::once(channels.queries.0).chain(channels.queries_of_engines).collect();
     let sockets = HubSockets { queries, notifications: channels.notifications.0, ping: channels.ping.0, pong: channels.pong.0 };
@@ -123,11 +145,11 @@ pub(super) fn launch(parts: Parts<'_>) -> anyhow::Result<Running> {
         to_hub: to_hub.clone(),
         state_path: engines_path(config),
         live: 0,
-        room_for_engines,
+        open_files,
     };
     let records = Records { db, retention: config.records.retention.clone() };
-    start_hub(&mut crew, hub, sockets, (to_hub, hub_mailbox), records, outlet, &tally)?;
-    Ok(Running { crew, policies: desk, tally })
+    start_hub(crew, hub, sockets, (to_hub, hub_mailbox), records, outlet, &tally)?;
+    Ok((desk, tally))
 }
 
 fn start_relay(
@@ -151,6 +173,7 @@ fn start_tasks(
     (to_self, inputs): (&Outbox<TaskInput>, Mailbox<TaskInput>),
     to_hub: Outbox<HubInput>,
     session: Session,
+    watch: Option<TaskWatch>,
     tally: &Tally,
 ) -> anyhow::Result<()> {
     let mut scheduler = TaskScheduler::new(decided.scheme, limits(config), decided.seed);
@@ -162,6 +185,7 @@ fn start_tasks(
         log_decisions,
         decisions: decisions.map(|path| decision_file(path)).transpose()?,
         shadows: decided.shadows,
+        watch,
         keeps_records: config.records.store != Store::None,
     };
     crew.start("tasks", stop(to_self, || TaskInput::Stop), move || {

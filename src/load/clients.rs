@@ -21,7 +21,7 @@ use super::link::{Link, address};
 use super::plan::{Durations, Plan};
 use super::report::Ran;
 use super::speaker::Speaker;
-use super::task::{Buffers, NEVER_NS, label};
+use super::task::{Buffers, NEVER_NS};
 use crate::lab::world::{Ended, Job, Source};
 
 const ALARM: Token = Token(0);
@@ -305,13 +305,7 @@ impl Clients {
                 let after: SmallVec<[u64; 4]> = job.after.iter().map(|number| base + number).collect();
                 let client = job.client as usize % self.links.len();
                 let length_ns = ((job.work_ns as f64 * unit_s) as u64).min(NEVER_NS - 1);
-                self.compose(
-                    client,
-                    (job.class, length_ns),
-                    &after,
-                    "",
-                    label(&job.hints, job.label.as_deref(), unit_s).as_deref(),
-                );
+                self.compose(client, (job.class, length_ns), &after, "", job.label_at(unit_s).as_deref());
                 let due = from + Duration::from_nanos((job.at_ns as f64 * unit_s) as u64);
                 self.under_way.push_back(Some(UnderWay { due, length_ns }));
                 self.count += 1;

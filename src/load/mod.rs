@@ -25,7 +25,7 @@ use pointsman_core::peer::Client;
 use procfs::CurrentSI as _;
 
 pub use compare::compare;
-pub use live::{Live, run_live, run_point_live};
+pub use live::{Live, check_live, run_live, run_point_live};
 pub use plan::{After, Arrivals, Durations, Plan};
 pub use report::{Latency, LeftBehind, MOST_DRIFT, Machine, Ran, Report, Round};
 pub use sweep::{Factor, Sweep, Vary, curves};

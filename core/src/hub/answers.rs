@@ -1,9 +1,11 @@
 //! Answers that needed the store first, and how answers and errors are written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -184,9 +186,15 @@ impl Hub {
                 self.answer_results(now, &asker, pending, &ended, status_only, &records)?;
             }
             (Asked::Queue(asker, mut reply, uuids), DbReply::Records(records)) => {
-                for (uuid, number) in uuids {
-                    let by_it = |record: &&Record| record.value(Key::EngineUuid).as_str() == Some(&uuid);
-                    let ids: Vec<&str> = records.iter().filter(by_it).map(|record| record.id.as_str()).collect();
+                let asked: HashMap<Box<str>, EngineNumber, FixedState> = uuids.into_iter().collect();
+                let mut completed: BTreeMap<EngineNumber, Vec<&str>> = BTreeMap::new();
+                for record in &records {
+                    let by = record.value(Key::EngineUuid);
+                    if let Some(number) = by.as_str().and_then(|uuid| asked.get(uuid)) {
+                        completed.entry(*number).or_default().push(&record.id);
+                    }
+                }
+                for (number, ids) in completed {
                     reply[&number.to_string()]["completed"] = json!(ids);
                 }
                 self.reply(now, &asker, "queue_reply", &Value::Object(reply));

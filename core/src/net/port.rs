@@ -15,8 +15,12 @@ use crate::{Malformed, Multipart, MultipartBuilder};
 
 use super::Frame;
 
-/// More frames than this in one message are read and thrown away: no peer can make us hold an endless message.
-const MAX_FRAMES: usize = 16_384;
+/// More frames than this in one message are read and thrown away: no peer can make us hold an endless message. The frames themselves take
+/// 16 MiB then. Each large array or byte string that a task is given is one, so that there may well be tens of thousands.
+pub const MAX_FRAMES: usize = 262_144;
+
+/// So many frames of a message that has too many are kept: enough to tell its sender.
+const BEGINNING_FRAMES: usize = 16;
 
 /// Frames whose memory is kept from message to message.
 const KEPT_FRAMES: usize = 32;
@@ -29,6 +33,8 @@ pub struct FrameBuf {
     len: usize,
     /// Frames from here on are empty.
     filled: usize,
+    /// Frames that are left of a message that had too many.
+    cut: usize,
 }
 
 impl FrameBuf {
@@ -61,9 +67,14 @@ impl FrameBuf {
         self.frames.truncate(KEPT_FRAMES.max(from));
     }
 
+    /// The first frames of the message if it had too many; [`frames`](Self::frames) has none of them then.
+    pub fn beginning_of_too_long(&self) -> Option<&[Frame]> {
+        (self.cut > 0).then(|| &self.frames[..self.cut])
+    }
+
     /// Lets go of the message, if nobody has taken it.
     pub fn clear(&mut self) {
-        self.len = 0;
+        (self.len, self.cut) = (0, 0);
         self.let_go(0);
     }
 }
@@ -203,9 +214,9 @@ impl Port {
     ///
     /// # Errors
     /// [`PortError::NotNow`] if there is none, [`PortError::TooManyFrames`] if it was thrown away. The buffer is empty then, and holds
-    /// nothing.
+    /// nothing but perhaps the [beginning](FrameBuf::beginning_of_too_long).
     pub fn receive(&self, into: &mut FrameBuf) -> Result<(), PortError> {
-        into.len = 0;
+        (into.len, into.cut) = (0, 0);
         self.idle.set(false);
         let mut too_many = false;
         loop {
@@ -232,7 +243,9 @@ impl Port {
             if !more {
                 if too_many {
                     into.filled = into.frames.len();
-                    into.clear(); // half a message is none
+                    into.len = 0; // half a message is none
+                    into.let_go(BEGINNING_FRAMES);
+                    into.cut = BEGINNING_FRAMES;
                     return Err(PortError::TooManyFrames);
                 }
                 into.let_go(into.len); // of a longer message before

@@ -141,6 +141,7 @@ fn connect(
         socket.set_curve_publickey(&own.public_key)?;
         socket.set_curve_secretkey(&own.secret_key)?;
     }
+    socket.set_ipv6(file.interface.contains('['))?;
     socket.connect(&file.url(port))?;
     Ok(socket)
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Port, PortError, Tally, wait};
-use pointsman_core::{Envelope, Parts};
+use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, MAX_FRAMES, Mailbox, Port, PortError, Tally, wait};
+use pointsman_core::{Envelope, Multipart, Parts};
 
 use super::BURST;
 use crate::admit;
@@ -171,7 +171,12 @@ impl Driver {
 
     fn take_request(&mut self, buffer: &mut FrameBuf) {
         let session = self.tree.session();
-        match admit::open(buffer.pack(), session.signer(), session.packer()) {
+        let (signer, packer) = (session.signer(), session.packer());
+        let opened = match buffer.beginning_of_too_long() {
+            Some(beginning) => Err(admit::too_long(&Multipart::pack(beginning), signer, packer, MAX_FRAMES)),
+            None => admit::open(buffer.pack(), signer, packer),
+        };
+        match opened {
             Ok(envelope) => self.handle(Event::Request(envelope)),
             Err(denied) => {
                 let kind = denied.kind;
