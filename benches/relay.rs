@@ -64,7 +64,9 @@ impl ValueFormatter for ThreadCpu {
 
     fn scale_throughputs(&self, _: f64, throughput: &Throughput, values: &mut [f64]) -> &'static str {
         let (count, unit) = match *throughput {
-            Throughput::Elements(count) | Throughput::ElementsAndBytes { elements: count, .. } => (count as f64 / 1e3, "Kelem/CPU-s"),
+            Throughput::Elements(count) | Throughput::ElementsAndBytes { elements: count, .. } => {
+                (count as f64 / 1e3, "Kelem/CPU-s")
+            }
             Throughput::Bytes(count) | Throughput::BytesDecimal(count) => (count as f64 / f64::from(1 << 20), "MiB/CPU-s"),
             Throughput::Bits(count) => (count as f64 / 1e6, "Mb/CPU-s"),
         };
@@ -184,8 +186,11 @@ impl Rig {
             over: over.clone(),
             _context: context.clone(),
         };
-        let frames: Vec<Bytes> =
-            (case.pairing == Pairing::Swap).then(|| Bytes::from_static(b"engine")).into_iter().chain(message.frames.clone()).collect();
+        let frames: Vec<Bytes> = (case.pairing == Pairing::Swap)
+            .then(|| Bytes::from_static(b"engine"))
+            .into_iter()
+            .chain(message.frames.clone())
+            .collect();
         let seen = case.watched.then(|| rig.watch(dialled(zmq::SUB, &side_url, b""), &source, &frames));
         rig.connect(&source, &frames);
         rig.feed(source, frames, seen);
@@ -330,7 +335,11 @@ fn thread_cpu(criterion: &mut Criterion<ThreadCpu>) {
 
 /// Short: the cases are many, and what matters is the difference between them.
 fn short<M: Measurement>(criterion: Criterion<M>) -> Criterion<M> {
-    criterion.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_millis(700)).without_plots()
+    criterion
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_millis(700))
+        .without_plots()
 }
 
 criterion_group!(name = wall; config = short(Criterion::default()); targets = throughput);
