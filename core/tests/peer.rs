@@ -335,6 +335,7 @@ fn a_file_of_another_packer_or_scheme_is_refused_by_name() {
     for (change, words) in [
         ((|common| common.pack = "msgpack.packb".into()) as fn(&mut Common), ["msgpack.packb", "json"]),
         (|common| common.unpack = "pickle".into(), ["pickle", "json"]),
+        (|common| common.unpack = "msgpack".into(), ["msgpack", "json"]),
         (|common| common.signature_scheme = "hmac-md5".into(), ["hmac-md5", "hmac-sha256"]),
         (|common| common.curve_serverkey = Some("short".into()), ["curve_serverkey", "Z85"]),
     ] {

@@ -56,7 +56,7 @@ pub struct Hints {
     pub priority: f64,
     /// `#tenant=a`, as [`hash_name`]; whose share of a cluster it is charged to. 0 unless said.
     pub tenant: u64,
-    /// `#cost=2.5`: how long it runs on an engine of ordinary speed, in seconds.
+    /// `#cost=2.5`: how long it runs on an engine of ordinary speed, in seconds; 0 is no time, not an unknown one.
     pub cost_s: Option<f64>,
     /// `#deadline=60`: how long after its submission it should have ended.
     pub deadline: Option<Duration>,
@@ -96,12 +96,13 @@ impl Hints {
     fn read(&mut self, word: &str) -> Result<(), &'static str> {
         let number = |text: &str| text.parse::<f64>().ok().filter(|n| n.is_finite()).ok_or("it takes a number");
         let positive = |text: &str| number(text).and_then(|n| if n > 0.0 { Ok(n) } else { Err("it takes a number above 0") });
+        let seconds = |text: &str| number(text).and_then(|n| if n >= 0.0 { Ok(n) } else { Err("it takes seconds, 0 or more") });
         match word.split_once('=').unwrap_or((word, "")) {
             ("prio", value) => self.priority = number(value)?,
-            ("cost", value) => self.cost_s = Some(positive(value)?.min(1e9)),
+            // -0 is 0: the two have different bits, by which costs are ordered.
+            ("cost", value) => self.cost_s = Some(seconds(value)?.min(1e9).abs()),
             ("deadline", value) => {
-                let seconds = number(value).and_then(|n| if n >= 0.0 { Ok(n) } else { Err("it takes seconds, 0 or more") })?;
-                self.deadline = Some(Duration::try_from_secs_f64(seconds.min(1e9)).unwrap_or_default());
+                self.deadline = Some(Duration::try_from_secs_f64(seconds(value)?.min(1e9)).unwrap_or_default());
             }
             ("weight", value) => self.weight = Some(positive(value)?.clamp(1e-3, 1e3)),
             ("tenant", name) if !name.is_empty() => self.tenant = hash_name(name),
@@ -314,7 +315,8 @@ mod tests {
         for (label, says) in [
             ("#prio=high", "'#prio': it takes"),
             ("#prio=nan", "a number"),
-            ("#cost=0", "above 0"),
+            ("#cost=-1", "0 or more"),
+            ("#weight=0", "above 0"),
             ("#deadline=-1", "0 or more"),
             ("#tenant=", "a name"),
             ("#hedge=2", "no value"),
@@ -325,6 +327,7 @@ mod tests {
             assert!(wrong.contains(says.trim_start_matches("'#prio': ")), "{label}: {wrong}");
             assert_eq!(hints.priority, if label.ends_with("#prio=3") { 3.0 } else { 0.0 });
         }
+        assert_eq!(Hints::parse("#cost=-0").0.cost_s.map(f64::to_bits), Some(0), "no time is no time, and known");
         assert_eq!(Hints::parse("plain words, a#b and 5"), (Hints::default(), None));
     }
 

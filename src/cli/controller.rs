@@ -43,6 +43,8 @@ Runs a controller for IPython Parallel engines and clients. Takes ipcontroller's
   --enable-curve         encrypt everything (builds with libsodium)
   --allow-plaintext      listen for other machines without that: signed, but readable on the way
   --allow-dask           let clients start a Dask scheduler (Client.become_dask)
+  --monitor-url URL      where copies of all traffic can be watched, such as tcp://127.0.0.1:10555 (nowhere)
+  --max-message-bytes N  largest frame that a peer may send (2 GiB)
   --no-secure, --secure  without a key, with a new one
   --ident, --user, --keyfile
                          session id, user name, file with the key
@@ -59,7 +61,7 @@ profile. Options of this program's own are in pointsman.toml; --init writes one 
 
 /// Runs a controller until it is asked to stop.
 pub(super) fn run(arguments: &[String], registry: &Arc<Registry>) -> ExitCode {
-    let read = match read_arguments(arguments, &|name| std::env::var(name).ok()) {
+    let read = match read_arguments(arguments, &|name| std::env::var_os(name)) {
         Ok(read) => read,
         Err(error @ ConfigError::Option(_)) => {
             eprintln!("pointsman: {error}");
@@ -140,6 +142,11 @@ fn serve(read: &Arguments, arguments: &[String], registry: &Arc<Registry>) -> an
             forward::finish();
             std::process::exit(0)
         }
+        Ending::Incomplete(reason) => {
+            tracing::error!("stopped, but {reason}");
+            eprintln!("pointsman: stopped, but {reason}");
+            std::process::exit(1)
+        }
         Ending::Died(reason) => {
             tracing::error!("a part of the controller died: {reason}");
             eprintln!("pointsman: a part of the controller died: {reason}");
@@ -151,7 +158,7 @@ fn serve(read: &Arguments, arguments: &[String], registry: &Arc<Registry>) -> an
 
 /// SIGHUP: the four policies of the files as they are now. Everything else is read at the start alone.
 fn reload(desk: &PolicyDesk, arguments: &[String], started: &Config) {
-    let env = |name: &str| std::env::var(name).ok();
+    let env = |name: &str| std::env::var_os(name);
     let outcome = read_arguments(arguments, &env).map_err(anyhow::Error::from).and_then(|read| {
         let mut rest = read.config.clone();
         let four = started.policy.clone();

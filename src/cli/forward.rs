@@ -2,7 +2,9 @@
 //! at that address. Off unless it is started; it never waits for anybody, holds a bounded number of bytes, and no failure of it ends anything.
 
 use std::fmt::Write as _;
+use std::os::fd::AsFd as _;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
@@ -33,6 +35,8 @@ struct Publisher {
     over: std::sync::Mutex<Receiver<()>>,
 }
 
+/// Lines for which there was no room.
+static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 static PUBLISHER: OnceLock<Publisher> = OnceLock::new();
 
 /// Starts to publish what is logged from now on, under `controller` or `engine`.
@@ -84,14 +88,14 @@ fn publish(root: &str, port: &Port, lines: &Mailbox<Line>) -> Result<(), PortErr
         }
         lines.take(64, &mut taken);
         if taken.is_empty() {
-            wait(&[port], [lines.fd()], None)?;
+            wait(&[port], [lines.as_fd()], None)?;
         }
         // What its listener does not read in time the socket drops by itself, as every publisher does.
         for line in taken.drain(..) {
             let Some((topic, text)) = line else { return Ok(()) };
             let _ = port.send_parts([topic.as_bytes(), text.as_bytes()]);
         }
-        let refused = lines.refused();
+        let refused = LEFT_OUT.load(Ordering::Relaxed);
         if refused > told {
             let text = format!("WARNING forward.rs:0 - {} log lines were left out: they came too fast\n", refused - told);
             told = refused;
@@ -114,7 +118,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Forward {
         let topic = topic(publisher.root, thread.name(), *metadata.level());
         let line = line(*metadata.level(), metadata.file(), metadata.line(), &message.0);
         let bytes = topic.len() + line.len();
-        publisher.lines.send(Some((topic, line)), bytes);
+        if !publisher.lines.send(Some((topic, line)), bytes) {
+            LEFT_OUT.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

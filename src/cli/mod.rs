@@ -8,6 +8,7 @@ mod engine;
 mod forward;
 mod lab;
 mod policy;
+mod replay;
 mod schemes;
 
 use std::process::ExitCode;

@@ -1,11 +1,14 @@
 //! The controller under load: found by its connection files or started for the occasion, and what its processes use.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use pointsman_core::Packer;
 use pointsman_core::connection_file::{ClientFile, EngineFile};
 use pointsman_core::net::Clock;
 use pointsman_core::net::files::read_json;
@@ -52,6 +55,17 @@ impl Drop for Own {
     }
 }
 
+/// A load writes and reads JSON, as nothing else is compared.
+fn check_packer(client: &ClientFile) -> anyhow::Result<()> {
+    match Packer::of_name(&client.common.pack) {
+        Ok(Packer::Json) => Ok(()),
+        _ => bail!(
+            "the controller's messages are packed by {}: measure one that uses json, without Session.packer",
+            client.common.pack
+        ),
+    }
+}
+
 impl Target {
     /// A controller that runs on this machine already.
     pub(super) fn find(client_path: &Path, engine_path: Option<&Path>) -> anyhow::Result<Target> {
@@ -62,12 +76,13 @@ impl Target {
         let engine_path = engine_path.unwrap_or(&beside);
         let engine: EngineFile =
             read_json(engine_path).with_context(|| format!("{}: name it with --engine-file", engine_path.display()))?;
+        check_packer(&client)?;
         let root = listener(client.common.registration)?;
         Ok(Target { client, engine, name: client_path.display().to_string(), start_s: None, root, own: None })
     }
 
-    /// Starts one in a profile of its own.
-    pub(super) fn start(command: &[String]) -> anyhow::Result<Target> {
+    /// Starts one in a profile of its own, which goes with it.
+    pub(super) fn start(command: &[String], stop: &AtomicBool) -> anyhow::Result<Target> {
         let folder = tempfile::tempdir()?;
         let [program, arguments @ ..] = command else { bail!("an empty command starts nothing") };
         let clock = Clock::default();
@@ -75,6 +90,8 @@ impl Target {
             .args(arguments)
             .env("IPP_PROFILE_DIR", folder.path())
             .env("IPYTHONDIR", folder.path())
+            // A Ctrl-C is ours alone, and we end it in our turn.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(folder.path().join("stderr"))?)
@@ -91,19 +108,23 @@ impl Target {
             if let Some(status) = own.child.try_wait()? {
                 bail!("the controller ended ({status}): {}", last_words(own._folder.path()));
             }
+            if stop.load(Ordering::Relaxed) {
+                bail!("interrupted");
+            }
             if clock.now() > START_WITHIN {
                 bail!("the controller has written no connection files: {}", last_words(own._folder.path()));
             }
             std::thread::sleep(Duration::from_millis(1));
         };
         let start_s = Some(clock.now().as_secs_f64());
+        check_packer(&files.0)?;
         // The stock controller writes its files before all its processes listen.
         let (client, engine) = &files;
         let ports = [client.common.task, client.common.registration, engine.common.task, engine.hb_ping, engine.hb_pong];
         for port in ports {
             let to = super::link::address(&engine.common, port)?;
             while let Err(error) = std::net::TcpStream::connect(to) {
-                if clock.now() > START_WITHIN {
+                if clock.now() > START_WITHIN || stop.load(Ordering::Relaxed) {
                     return Err(error).with_context(|| format!("nobody listens on port {port}"));
                 }
                 std::thread::sleep(Duration::from_millis(10));

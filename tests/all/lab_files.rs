@@ -85,7 +85,7 @@ size = "hyperexp[scv=4]"
 arrivals = "poisson"
 latency_s = 0.01
 speeds = "equal"
-clients = 3
+client_latency_s = 0.001
 [factors]
 placement = ["leastload", "choices[d=2]"]
 order = ["fifo", "fair"]

@@ -2,7 +2,7 @@
 //! wakes for what comes; another does the work, so that a long task stops neither heartbeat nor control.
 
 use std::collections::VecDeque;
-use std::os::fd::RawFd;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::abort::{Aborted, Named, named};
 use super::task::Call;
 use super::vigil::Vigil;
 use super::work::{Done, Functions, Job, Work, call, failure, read_call, read_code, work};
-use super::{PeerError, check_language, connect};
+use super::{PeerError, connect, language};
 use crate::connection_file::EngineFile;
 use crate::net::{Clock, Complaints, FrameBuf, Mailbox, Outbox, Port, Tally, fresh_id, wait};
 use crate::wire::{self, Header};
@@ -178,9 +178,9 @@ impl Engine {
         functions: Arc<Functions>,
         options: &EngineOptions,
     ) -> Result<EngineHandle, PeerError> {
-        check_language(&file.common)?;
         let uuid = fresh_id();
-        let mut session = Session::new(Signer::new(file.common.key.as_bytes()), uuid.clone(), "pointsman", std::process::id());
+        let mut session = Session::new(Signer::new(file.common.key.as_bytes()), uuid.clone(), "pointsman", std::process::id())
+            .packed_by(language(&file.common)?);
         let dial = |kind, port: u16| connect(context, kind, uuid.as_bytes(), &file.common, port);
         let query = Port::from(dial(zmq::DEALER, file.common.registration)?);
         let mut content = json!({"uuid": uuid});
@@ -254,7 +254,7 @@ impl Engine {
         let ports = [&self.ping, &self.control, &self.iopub, &self.shell];
         // The last only while there is room for what it has.
         let watched = if self.has_room() { 4 } else { 3 };
-        let news: [RawFd; 1] = [self.news.fd()];
+        let news = [self.news.as_fd()];
         wait(&ports[..watched], news, self.vigil.left(self.clock.now()))?;
         Ok(())
     }
@@ -335,7 +335,13 @@ impl Engine {
             }
             match Envelope::open(Arc::new(buffer.pack())) {
                 Ok(envelope) => match self.session.admit(&envelope) {
-                    Ok(()) => return Ok(Some(envelope)),
+                    Ok(()) => match self.session.packer().message_as_json(&envelope) {
+                        Ok(envelope) => return Ok(Some(envelope.into_owned())),
+                        Err(part) => {
+                            let detail = format_args!("its {part} can not be read");
+                            self.complaints.note(self.clock.now(), "unreadable", detail);
+                        }
+                    },
                     Err(refused) => self.complaints.note(self.clock.now(), "refused", refused),
                 },
                 Err(malformed) => self.complaints.note(self.clock.now(), "malformed", malformed),
@@ -488,8 +494,8 @@ fn registered(query: &Port, session: &Session, timeout: Duration) -> Result<(u64
         if session.signer().verify(envelope.signature(), envelope.parts()).is_err() {
             continue;
         }
-        let content: Value =
-            wire::object(envelope.content()).map_err(|error| PeerError::Unreadable(format!("registration_reply: {error}")))?;
+        let content = session.packer().read_map(envelope.content());
+        let content = Value::Object(content.map_err(|error| PeerError::Unreadable(format!("registration_reply: {error}")))?);
         if content["status"] != "ok" {
             return Err(PeerError::Refused(serde_json::from_value(content).unwrap_or_default()));
         }

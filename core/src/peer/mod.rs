@@ -16,6 +16,7 @@ pub use engine::{Engine, EngineHandle, EngineOptions, EngineStopper};
 pub use task::{Call, TaskRequest};
 pub use work::Functions;
 
+use crate::Packer;
 use crate::connection_file::Common;
 use crate::net::PortError;
 
@@ -35,7 +36,9 @@ pub enum PeerError {
     #[error("unreadable answer: {0}")]
     Unreadable(String),
     /// The connection file asks for what native peers do not speak.
-    #[error("the connection file says {what} '{value}'; native peers speak {spoken} alone: start the controller with that")]
+    #[error(
+        "the connection file says {what} '{value}'; native peers speak {spoken} here, nothing else: start the controller with that"
+    )]
     Foreign {
         /// Which of its settings.
         what: &'static str,
@@ -102,19 +105,18 @@ fn curve_key(name: &'static str, text: &str) -> Result<[u8; 32], PeerError> {
     key.and_then(|key| key.try_into().ok()).ok_or(PeerError::CurveKey(name))
 }
 
-/// Whether native peers speak as a connection file says.
-fn check_language(file: &Common) -> Result<(), PeerError> {
-    let json: &[&str] = &["json", "orjson"]; // two writers of the same
-    for (what, value, allowed, spoken) in [
-        ("pack", &file.pack, json, "json"),
-        ("unpack", &file.unpack, json, "json"),
-        ("signature_scheme", &file.signature_scheme, &["hmac-sha256"], "hmac-sha256"),
-    ] {
-        if !allowed.contains(&value.as_str()) {
-            return Err(PeerError::Foreign { what, value: value.clone(), spoken });
-        }
+/// How the messages of a connection file's cluster are packed, if native peers speak as it says.
+fn language(file: &Common) -> Result<Packer, PeerError> {
+    let foreign = |what, value: &str, spoken| PeerError::Foreign { what, value: value.to_owned(), spoken };
+    let packer = |what, name: &str| Packer::of_name(name).map_err(|_| foreign(what, name, "json and msgpack"));
+    let pack = packer("pack", &file.pack)?;
+    if packer("unpack", &file.unpack)? != pack {
+        return Err(foreign("unpack", &file.unpack, pack.name()));
     }
-    Ok(())
+    match file.signature_scheme.as_str() {
+        "hmac-sha256" => Ok(pack),
+        other => Err(foreign("signature_scheme", other, "hmac-sha256")),
+    }
 }
 
 /// A socket connected to one of a controller's ports.
@@ -139,6 +141,7 @@ fn connect(
         socket.set_curve_publickey(&own.public_key)?;
         socket.set_curve_secretkey(&own.secret_key)?;
     }
+    socket.set_ipv6(file.interface.contains('['))?;
     socket.connect(&file.url(port))?;
     Ok(socket)
 }

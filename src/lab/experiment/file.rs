@@ -1,10 +1,12 @@
 //! The file of an experiment: what every point has, and what is varied.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use super::keys::{KEYS, nearest, why_needless};
 use super::point::Point;
 use crate::lab::measure::METRICS;
 
@@ -123,45 +125,12 @@ impl Experiment {
                 return Err(wrong(format!("'{name}' is no metric: there are {}", names.join(", "))));
             }
         }
-        let mut tables = vec![(written.base.clone(), Vec::new())];
-        let mut factors = Vec::new();
-        for (key, values) in &written.factors {
-            let Value::Array(values) = values else {
-                return Err(wrong(format!("factors.{key} must be a list of values")));
-            };
-            if values.is_empty() {
-                return Err(wrong(format!("factors.{key} has no value")));
-            }
-            factors.push(key.clone());
-            tables = tables
-                .into_iter()
-                .flat_map(|(table, levels): (Table, Vec<String>)| {
-                    values.iter().map(move |value| {
-                        let (mut table, mut levels) = (table.clone(), levels.clone());
-                        levels.push(show(value));
-                        // A factor may set several keys at once: its values are tables then.
-                        match value {
-                            Value::Table(several) => several.iter().filter(|(key, _)| *key != "name").for_each(|(key, value)| {
-                                table.insert(key.clone(), value.clone());
-                            }),
-                            single => drop(table.insert(key.clone(), single.clone())),
-                        }
-                        (table, levels)
-                    })
-                })
-                .collect();
-            if tables.len() > MOST_POINTS {
-                return Err(wrong(format!("more than {MOST_POINTS} points")));
-            }
+        check_name(&written.name).map_err(wrong)?;
+        if written.replications_max < written.replications && written.precision.is_some() {
+            return Err(wrong("replications_max must not be below replications".into()));
         }
-        let mut points = Vec::new();
-        let mut all_levels = Vec::new();
-        for (table, levels) in tables {
-            let point: Point =
-                table.try_into().map_err(|error: toml::de::Error| wrong(format!("base or factors: {}", error.message())))?;
-            points.push(point);
-            all_levels.push(levels);
-        }
+        let (factors, crossed) = cross(&written).map_err(wrong)?;
+        let (points, all_levels) = points_of(&written.base, &factors, crossed).map_err(wrong)?;
         let mut experiment = Experiment {
             name: written.name.clone(),
             about: written.about.clone(),
@@ -256,6 +225,123 @@ impl Experiment {
     }
 }
 
+/// A name is that of a folder as well.
+fn check_name(name: &str) -> Result<(), String> {
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_' | '.' | ',' | '+' | '(' | ')');
+    if name.trim().is_empty() || name.len() > 100 || name.starts_with('.') || !name.chars().all(is_plain) {
+        return Err(format!(
+            "name = {name:?}: results are kept in a folder of this name: give letters, digits, spaces and any of -_.,+(), not beginning with a dot"
+        ));
+    }
+    Ok(())
+}
+
+/// The keys that one point takes from factors, each with its value and the factor that it is of, and what reports call the levels.
+#[derive(Clone, Default)]
+struct Level {
+    keys: Vec<(String, Value, String)>,
+    names: Vec<String>,
+}
+
+/// The names of the factors, and every combination of their values.
+fn cross(written: &Written) -> Result<(Vec<String>, Vec<Level>), String> {
+    let mut combined = vec![Level::default()];
+    for (factor, values) in &written.factors {
+        let Value::Array(values) = values else { return Err(format!("factors.{factor} must be a list of values")) };
+        if values.is_empty() {
+            return Err(format!("factors.{factor} has no value"));
+        }
+        let mut next = Vec::with_capacity(combined.len() * values.len());
+        if combined.len() * values.len() > MOST_POINTS {
+            return Err(format!("more than {MOST_POINTS} points"));
+        }
+        for level in &combined {
+            for value in values {
+                let mut level = level.clone();
+                level.names.push(show(value));
+                // A factor may set several keys at once: its values are tables then, unless it is a key that takes one.
+                match value {
+                    Value::Table(several) if factor != "columns" => {
+                        for (key, value) in several.iter().filter(|(key, _)| *key != "name") {
+                            add(&mut level, key, value, factor)?;
+                        }
+                    }
+                    single => add(&mut level, factor, single, factor)?,
+                }
+                next.push(level);
+            }
+        }
+        combined = next;
+    }
+    Ok((written.factors.keys().cloned().collect(), combined))
+}
+
+fn add(level: &mut Level, key: &str, value: &Value, factor: &str) -> Result<(), String> {
+    check_key(key, &if key == factor { format!("factors.{factor}") } else { format!("factors.{factor}: {key}") })?;
+    if let Some((_, _, other)) = level.keys.iter().find(|(known, ..)| known == key) {
+        return Err(format!("factors.{other} and factors.{factor} both set {key}: one of them would have no effect"));
+    }
+    level.keys.push((key.to_owned(), value.clone(), factor.to_owned()));
+    Ok(())
+}
+
+fn check_key(key: &str, place: &str) -> Result<(), String> {
+    if KEYS.contains(&key) {
+        return Ok(());
+    }
+    let guess = nearest(key).map_or_else(|| format!("there are {}", KEYS.join(", ")), |near| format!("did you mean `{near}`?"));
+    Err(format!("{place}: no such key; {guess}"))
+}
+
+/// The points of all combinations, with what reports call their levels. What is varied must have an effect on every point; what all have in common, on
+/// one of them.
+fn points_of(base: &Table, factors: &[String], levels: Vec<Level>) -> Result<(Vec<Point>, Vec<Vec<String>>), String> {
+    for key in base.keys() {
+        check_key(key, &format!("base.{key}"))?;
+    }
+    let parse = |table: &Table, names: &[String]| {
+        let named = factors.iter().zip(names).map(|(factor, level)| format!("{factor} {level}")).collect::<Vec<_>>().join(", ");
+        let place = if named.is_empty() { "base".to_owned() } else { format!("base and factors ({named})") };
+        table.clone().try_into::<Point>().map_err(|error| format!("{place}: {}", error.message()))
+    };
+    let mut idle: BTreeMap<&String, &'static str> = BTreeMap::new();
+    let mut used: BTreeSet<&String> = BTreeSet::new();
+    let (mut points, mut names) = (Vec::new(), Vec::new());
+    for level in levels {
+        let mut table = base.clone();
+        table.extend(level.keys.iter().map(|(key, value, _)| (key.clone(), value.clone())));
+        let mut point = parse(&table, &level.names)?;
+        for (key, value, factor) in &level.keys {
+            if let Some(why) = why_needless(&point, key) {
+                let place = if key == factor { format!("factors.{factor}") } else { format!("factors.{factor}: {key}") };
+                return Err(format!("{place} = {} has no effect: {why}", show(value)));
+            }
+        }
+        let own = |key: &String| level.keys.iter().any(|(known, ..)| known == key);
+        let mut cleared = false;
+        for key in base.keys().filter(|key| !own(key)) {
+            match why_needless(&point, key) {
+                Some(why) => {
+                    idle.insert(key, why);
+                    table.remove(key);
+                    cleared = true;
+                }
+                None => drop(used.insert(key)),
+            }
+        }
+        // What has no effect on a point is not part of it.
+        if cleared {
+            point = parse(&table, &level.names)?;
+        }
+        points.push(point);
+        names.push(level.names);
+    }
+    match idle.into_iter().find(|(key, _)| !used.contains(key)) {
+        Some((key, why)) => Err(format!("base.{key} has no effect: {why}")),
+        None => Ok((points, names)),
+    }
+}
+
 fn show(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -288,7 +374,7 @@ mod tests {
         let load = experiment.factors().iter().position(|factor| factor == "load").unwrap();
         assert!(experiment.points()[..10].iter().all(|point| point.reference().is_some()));
         assert_eq!(experiment.levels(13)[load], "0.9");
-        assert_eq!((experiment.points()[13].engines, experiment.points()[13].load), (4, 0.9));
+        assert_eq!((experiment.points()[13].engines, experiment.points()[13].load), (4, Some(0.9)));
         let again = Experiment::parse(&experiment.to_toml(), Path::new(".")).unwrap();
         assert_eq!(again.points(), experiment.points());
     }
@@ -296,9 +382,11 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         for (change, says) in [
-            (("engines = 4", "engine = 4"), "unknown field `engine`"),
+            (("engines = 4", "engine = 4"), "base.engine: no such key; did you mean `engines`?"),
             (("load = [0.5, 0.9]", "load = 0.5"), "factors.load must be a list"),
-            (("load = [0.5, 0.9]", "speed = [1]"), "unknown field `speed`"),
+            (("load = [0.5, 0.9]", "speed = [1]"), "factors.speed: no such key; did you mean `speeds`?"),
+            (("load = [0.5, 0.9]", "load = [0.5, \"a\"]"), "(load a, placement leastload)"),
+            (("name = \"x\"", "name = \"x\"\nprecision = 0.1\nreplications_max = 2"), "replications_max must not be below"),
             (("name = \"x\"", "name = \"x\"\nprecision = 2.0"), "precision must be"),
             (("name = \"x\"", "name = \"x\"\nmetrics = [\"speed\"]"), "'speed' is no metric"),
             (("name = \"x\"", "name = x"), "line 2"),

@@ -76,10 +76,10 @@ pub struct Point {
     pub speeds: String,
     /// Schedulers that share the engines.
     pub dispatchers: usize,
-    /// Arriving work by what engines of these speeds can do.
-    pub load: f64,
-    /// How arrivals are spread.
-    pub arrivals: String,
+    /// Arriving work by what engines of these speeds can do; 0.8 if not set, and of recorded arrivals whatever it was.
+    pub load: Option<f64>,
+    /// How arrivals are spread; `recorded` for a trace if not set, `poisson` for all else.
+    pub arrivals: Option<String>,
     /// Sizes of tasks; for graphs of known shapes, times of their tasks.
     pub size: String,
     /// What labels say of sizes: `none`, `exact`, `noisy[0.5]`.
@@ -152,8 +152,8 @@ impl Default for Point {
             engines: 8,
             speeds: "equal".into(),
             dispatchers: 1,
-            load: 0.8,
-            arrivals: "poisson".into(),
+            load: None,
+            arrivals: None,
             size: "exponential".into(),
             estimate: "none".into(),
             kinds: Vec::new(),
@@ -186,6 +186,18 @@ impl Default for Point {
         }
     }
 }
+
+/// How work comes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pace {
+    /// As a trace was recorded, or sped up to a load.
+    Recorded,
+    /// At moments that are drawn.
+    Drawn(ArrivalKind),
+}
+
+/// The load of work that comes at drawn moments, unless it is said.
+const LOAD: f64 = 0.8;
 
 fn dist(key: &str, text: &str) -> anyhow::Result<Dist> {
     text.parse().map_err(|error: String| anyhow::anyhow!("{key}: {error}"))
@@ -319,7 +331,8 @@ impl Point {
             }),
             None => None,
         };
-        let engine = |speed| EngineModel { speed, slowdowns: slowdowns.clone(), failures: failures.clone() };
+        let engine =
+            |speed| EngineModel { speed, slowdowns: slowdowns.clone(), failures: failures.clone(), ..EngineModel::default() };
         Ok(Setup {
             engines: self.engine_speeds(seed)?.into_iter().map(engine).collect(),
             dispatchers: self.dispatchers,
@@ -363,10 +376,18 @@ impl Point {
         if self.kinds.is_empty() {
             return Ok(vec![Kind::of(dist("size", &self.size)?)]);
         }
+        let estimate = self.estimate()?;
         let kind = |(at, spec): (usize, &KindSpec)| {
             let (hints, wrong) = Hints::parse(&spec.label);
             if let Some(wrong) = wrong {
                 bail!("kinds[{at}]: {wrong}");
+            }
+            if hints.cost_s.is_some() && estimate != Estimate::None {
+                bail!("kinds[{at}].label: #cost says one thing and estimate = \"{}\" another: give one of them", self.estimate);
+            }
+            // Live, the label goes as it is into JSON that is written by hand.
+            if spec.label.chars().any(|c| c.is_control() || matches!(c, '"' | '\\')) {
+                bail!("kinds[{at}].label must be without quotes, backslashes and control characters");
             }
             if !(spec.weight > 0.0 && spec.weight.is_finite()) {
                 bail!("kinds[{at}].weight must be above 0");
@@ -374,8 +395,12 @@ impl Point {
             if spec.client > MOST_CLIENTS {
                 bail!("kinds[{at}].client must be at most {MOST_CLIENTS}, not {}", spec.client);
             }
+            if spec.client > 0 && self.workload == Workload::Closed {
+                bail!("kinds[{at}].client has no effect: clients of a closed loop each send all kinds, and are numbered from 1");
+            }
             let size = dist(&format!("kinds[{at}].size"), &spec.size)?;
-            Ok(Kind { weight: spec.weight, size, class: spec.class, client: spec.client, hints })
+            let label = (!spec.label.trim().is_empty()).then(|| spec.label.as_str().into());
+            Ok(Kind { weight: spec.weight, size, class: spec.class, client: spec.client, hints, label })
         };
         self.kinds.iter().enumerate().map(kind).collect()
     }
@@ -383,9 +408,19 @@ impl Point {
     /// How arrivals are spread.
     ///
     /// # Errors
-    /// If it is not written as it must be.
-    pub fn arrival_kind(&self) -> anyhow::Result<ArrivalKind> {
-        self.arrivals.parse().map_err(|error: String| anyhow::anyhow!("arrivals: {error}"))
+    /// If it is not written as it must be, or recorded where nothing was.
+    pub fn pace(&self) -> anyhow::Result<Pace> {
+        match (self.arrivals.as_deref(), self.workload) {
+            (None | Some("recorded"), Workload::Trace) => Ok(Pace::Recorded),
+            (Some("recorded"), _) => bail!("arrivals = \"recorded\" is for workload = \"trace\""),
+            (None, _) => Ok(Pace::Drawn(ArrivalKind::Poisson)),
+            (Some(text), _) => text.parse().map(Pace::Drawn).map_err(|error: String| anyhow::anyhow!("arrivals: {error}")),
+        }
+    }
+
+    /// Arriving work by what engines can do, of work that comes at drawn moments.
+    pub fn load(&self) -> f64 {
+        self.load.unwrap_or(LOAD)
     }
 
     /// How long a client of a closed loop thinks.
@@ -458,12 +493,17 @@ impl Point {
     /// # Errors
     /// If it is too much.
     pub fn check_stable(&self) -> anyhow::Result<()> {
-        let is_open = self.workload != Workload::Closed && self.arrivals != "batch";
-        if !(self.load > 0.0 && self.load.is_finite()) {
-            bail!("load must be above 0, not {}", self.load);
+        let is_open = match self.workload {
+            Workload::Closed => false,
+            Workload::Graphs => self.graphs > 1,
+            Workload::Stream | Workload::Trace => true,
+        };
+        let load = self.load();
+        if !(load > 0.0 && load.is_finite()) {
+            bail!("load must be above 0, not {load}");
         }
-        if is_open && self.load >= 1.0 && !self.allow_unstable {
-            bail!("load = {}: queues would grow for ever; allow_unstable = true if that is the question", self.load);
+        if is_open && self.pace()? != Pace::Drawn(ArrivalKind::Batch) && load >= 1.0 && !self.allow_unstable {
+            bail!("load = {load}: queues would grow for ever; allow_unstable = true if that is the question");
         }
         Ok(())
     }

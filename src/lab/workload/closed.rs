@@ -6,14 +6,14 @@ use std::collections::BinaryHeap;
 use pointsman_policies::Rng;
 use smallvec::SmallVec;
 
-use super::stream::{Estimate, Kind, told};
+use super::stream::{Estimate, Kind, Mix, told};
 use crate::lab::draw::Dist;
 use crate::lab::world::{Ended, Job, Source};
 
 /// Clients of a closed loop. Clients are numbered from 1.
 #[derive(Debug)]
 pub struct Closed {
-    kind: Kind,
+    mix: Mix,
     think: Option<Dist>,
     estimate: Estimate,
     /// One generator for each client: what one does does not depend on how long another waits.
@@ -24,10 +24,21 @@ pub struct Closed {
 }
 
 impl Closed {
-    /// So many clients with so many tasks under way each, until so many tasks were submitted.
-    pub fn new(kind: Kind, clients: u32, window: u32, think: Option<Dist>, estimate: Estimate, tasks: u64, seed: u64) -> Closed {
+    /// So many clients with so many tasks under way each, until so many tasks were submitted. Each draws its tasks from the same kinds.
+    ///
+    /// # Panics
+    /// Without a kind.
+    pub fn new(
+        kinds: Vec<Kind>,
+        clients: u32,
+        window: u32,
+        think: Option<Dist>,
+        estimate: Estimate,
+        tasks: u64,
+        seed: u64,
+    ) -> Closed {
         let rngs = (0..clients).map(|client| Rng::stream(seed, &format!("client {client}"))).collect();
-        let mut closed = Closed { kind, think, estimate, rngs, due: BinaryHeap::new(), count: 0, left: tasks };
+        let mut closed = Closed { mix: Mix::new(kinds), think, estimate, rngs, due: BinaryHeap::new(), count: 0, left: tasks };
         for client in 0..clients {
             for _ in 0..window {
                 closed.think(0, client);
@@ -52,15 +63,17 @@ impl Source for Closed {
         let Some(Reverse((at_ns, _, client))) = self.due.pop() else { return Job::default() };
         self.left = self.left.saturating_sub(1);
         let rng = &mut self.rngs[client as usize];
-        let size_s = self.kind.size.draw(rng);
-        let mut hints = self.kind.hints;
-        hints.cost_s = told(self.estimate, size_s, rng);
+        let kind = self.mix.draw(rng);
+        let size_s = kind.size.draw(rng);
+        let mut hints = kind.hints;
+        hints.cost_s = told(self.estimate, size_s, rng).or(hints.cost_s);
         Job {
             at_ns,
             work_ns: ((size_s * 1e9) as u64).max(1),
-            class: self.kind.class,
+            class: kind.class,
             client: client + 1,
             hints,
+            label: kind.label.clone(),
             after: SmallVec::new(),
             result_bytes: 0,
         }

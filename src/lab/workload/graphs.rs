@@ -106,7 +106,7 @@ impl Source for Graphs {
         self.numbers[task] = self.count;
         self.count += 1;
         let mut hints = Hints::default();
-        hints.cost_s = told(self.estimate, dag.work_s(task), &mut self.errors).filter(|cost| *cost > 0.0);
+        hints.cost_s = told(self.estimate, dag.work_s(task), &mut self.errors);
         let after: SmallVec<[u64; 2]> = dag.parents(task).map(|parent| self.numbers[parent]).collect();
         // What a result weighs is what its largest reader takes of it.
         let result_bytes = dag.outputs(task).map(|edge| edge.bytes).fold(0.0, f64::max) as u64;
@@ -116,6 +116,7 @@ impl Source for Graphs {
             class: 0,
             client: 1 + (self.begun % u64::from(self.clients)) as u32,
             hints,
+            label: None,
             after,
             result_bytes,
         };

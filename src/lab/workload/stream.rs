@@ -1,5 +1,7 @@
 //! An open stream of independent tasks of one or several kinds.
 
+use std::sync::Arc;
+
 use pointsman_policies::{Hints, Rng};
 use rand_distr::{Distribution as _, StandardNormal};
 
@@ -18,14 +20,16 @@ pub struct Kind {
     pub class: u64,
     /// Who sends them.
     pub client: u32,
-    /// What their labels say beside the cost.
+    /// What their labels say; a cost only if no estimate says one.
     pub hints: Hints,
+    /// The label itself, if there is one.
+    pub label: Option<Arc<str>>,
 }
 
 impl Kind {
     /// The only kind, of this size.
     pub fn of(size: Dist) -> Kind {
-        Kind { weight: 1.0, size, class: 0, client: 0, hints: Hints::default() }
+        Kind { weight: 1.0, size, class: 0, client: 0, hints: Hints::default(), label: None }
     }
 }
 
@@ -41,13 +45,44 @@ pub enum Estimate {
     Noisy(f64),
 }
 
+/// Kinds of tasks of which each is drawn by its weight.
+#[derive(Clone, Debug)]
+pub(super) struct Mix {
+    kinds: Vec<Kind>,
+    /// Weights added up.
+    up_to: Vec<f64>,
+}
+
+impl Mix {
+    /// # Panics
+    /// Without a kind.
+    pub(super) fn new(kinds: Vec<Kind>) -> Mix {
+        assert!(!kinds.is_empty(), "there must be a kind of tasks");
+        let sum = |sum: &mut f64, kind: &Kind| {
+            *sum += kind.weight;
+            Some(*sum)
+        };
+        Mix { up_to: kinds.iter().scan(0.0, sum).collect(), kinds }
+    }
+
+    /// A kind; nothing is drawn where there is only one.
+    pub(super) fn draw(&self, rng: &mut Rng) -> &Kind {
+        let at = match self.kinds.len() {
+            1 => 0,
+            count => {
+                let lot = rng.unit() * self.up_to[count - 1];
+                self.up_to.partition_point(|&sum| sum <= lot).min(count - 1)
+            }
+        };
+        &self.kinds[at]
+    }
+}
+
 /// A stream of so many tasks.
 #[derive(Debug)]
 pub struct Stream {
     arrivals: Arrivals,
-    kinds: Vec<Kind>,
-    /// Weights added up.
-    up_to: Vec<f64>,
+    mix: Mix,
     estimate: Estimate,
     sizes: Rng,
     choices: Rng,
@@ -62,20 +97,11 @@ impl Stream {
     /// # Panics
     /// Without a kind.
     pub fn new(arrivals: ArrivalKind, rate: f64, kinds: Vec<Kind>, estimate: Estimate, tasks: u64, seed: u64) -> Stream {
-        assert!(!kinds.is_empty(), "a stream needs a kind of tasks");
         let mut arrivals = Arrivals::new(arrivals, rate, Rng::stream(seed, "arrivals"));
         let next_ns = arrivals.next_ns();
-        let up_to = kinds
-            .iter()
-            .scan(0.0, |sum, kind| {
-                *sum += kind.weight;
-                Some(*sum)
-            })
-            .collect();
         Stream {
             arrivals,
-            kinds,
-            up_to,
+            mix: Mix::new(kinds),
             estimate,
             sizes: Rng::stream(seed, "sizes"),
             choices: Rng::stream(seed, "kinds"),
@@ -113,23 +139,17 @@ impl Source for Stream {
         let at_ns = self.next_ns;
         self.left = self.left.saturating_sub(1);
         self.next_ns = self.arrivals.next_ns();
-        let at = match self.kinds.len() {
-            1 => 0,
-            count => {
-                let lot = self.choices.unit() * self.up_to[count - 1];
-                self.up_to.partition_point(|&sum| sum <= lot).min(count - 1)
-            }
-        };
-        let kind = &self.kinds[at];
+        let kind = self.mix.draw(&mut self.choices);
         let size_s = kind.size.draw(&mut self.sizes);
         let mut hints = kind.hints;
-        hints.cost_s = told(self.estimate, size_s, &mut self.errors);
+        hints.cost_s = told(self.estimate, size_s, &mut self.errors).or(hints.cost_s);
         Job {
             at_ns,
             work_ns: ((size_s * 1e9) as u64).max(1),
             class: kind.class,
             client: kind.client,
             hints,
+            label: kind.label.clone(),
             after: smallvec::SmallVec::new(),
             result_bytes: 0,
         }

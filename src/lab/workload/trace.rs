@@ -9,6 +9,7 @@ use pointsman_policies::facts::hash_name;
 use pointsman_policies::{Hints, Rng};
 use smallvec::SmallVec;
 
+use super::arrivals::Arrivals;
 use super::stream::{Estimate, told};
 use crate::lab::world::{Job, Source};
 
@@ -148,13 +149,20 @@ fn from_first(mut recorded: Vec<Recorded>) -> Vec<Recorded> {
     recorded
 }
 
-/// A trace played back, faster or slower.
+/// When the tasks of a trace come.
+enum Moments {
+    /// As they came, with gaps divided by this.
+    Recorded(f64),
+    /// As they are drawn, and when the next one does.
+    Drawn(Arrivals, u64),
+}
+
+/// A trace played back: its tasks in their order, as they came, faster or slower, or at drawn moments.
 pub struct Playback {
     recorded: std::sync::Arc<Vec<Recorded>>,
     next: usize,
     until: usize,
-    /// What gaps are divided by.
-    speed: f64,
+    moments: Moments,
     estimate: Estimate,
     errors: Rng,
 }
@@ -162,29 +170,52 @@ pub struct Playback {
 impl Playback {
     /// The first so many tasks, with gaps divided by `speed`.
     pub fn new(recorded: std::sync::Arc<Vec<Recorded>>, tasks: u64, speed: f64, estimate: Estimate, seed: u64) -> Playback {
+        Playback::at(recorded, tasks, Moments::Recorded(speed), estimate, seed)
+    }
+
+    /// The first so many tasks, at moments that are drawn.
+    pub fn drawn(
+        recorded: std::sync::Arc<Vec<Recorded>>,
+        tasks: u64,
+        mut arrivals: Arrivals,
+        estimate: Estimate,
+        seed: u64,
+    ) -> Playback {
+        let first_ns = arrivals.next_ns();
+        Playback::at(recorded, tasks, Moments::Drawn(arrivals, first_ns), estimate, seed)
+    }
+
+    fn at(recorded: std::sync::Arc<Vec<Recorded>>, tasks: u64, moments: Moments, estimate: Estimate, seed: u64) -> Playback {
         let until = recorded.len().min(usize::try_from(tasks).unwrap_or(usize::MAX));
-        Playback { recorded, next: 0, until, speed, estimate, errors: Rng::stream(seed, "estimates") }
+        Playback { recorded, next: 0, until, moments, estimate, errors: Rng::stream(seed, "estimates") }
     }
 }
 
 impl Source for Playback {
     fn next_at(&mut self) -> Option<u64> {
         let task = self.recorded.get(self.next).filter(|_| self.next < self.until)?;
-        Some((task.at_s / self.speed * 1e9) as u64)
+        match self.moments {
+            Moments::Recorded(speed) => Some((task.at_s / speed * 1e9) as u64),
+            Moments::Drawn(_, next_ns) => Some(next_ns),
+        }
     }
 
     fn take(&mut self) -> Job {
         let at_ns = self.next_at().unwrap_or(0);
         let Some(task) = self.recorded.get(self.next) else { return Job::default() };
+        if let Moments::Drawn(arrivals, next_ns) = &mut self.moments {
+            *next_ns = arrivals.next_ns();
+        }
         self.next += 1;
         let mut hints = Hints::default();
-        hints.cost_s = told(self.estimate, task.run_s, &mut self.errors).filter(|cost| *cost > 0.0);
+        hints.cost_s = told(self.estimate, task.run_s, &mut self.errors);
         Job {
             at_ns,
             work_ns: (task.run_s * 1e9) as u64,
             class: task.class,
             client: task.client,
             hints,
+            label: None,
             after: SmallVec::new(),
             result_bytes: 0,
         }

@@ -5,6 +5,8 @@ mod engine;
 mod heap;
 mod run;
 
+use std::sync::Arc;
+
 use pointsman_policies::Hints;
 use smallvec::SmallVec;
 
@@ -26,10 +28,29 @@ pub struct Job {
     pub client: u32,
     /// What its label says.
     pub hints: Hints,
+    /// The label as its client writes it, apart from the cost, if there is one: what a live cluster is told.
+    pub label: Option<Arc<str>>,
     /// Numbers of the jobs that must have ended before, each smaller than its own.
     pub after: SmallVec<[u64; 2]>,
     /// Size of its result.
     pub result_bytes: u64,
+}
+
+impl Job {
+    /// The label with everything that its hints say, for a cluster on which a second of the job takes `unit_s`: the cost is that of this very job, and
+    /// spans of time are as long as they are there. Nothing if there is nothing to say.
+    pub fn label_at(&self, unit_s: f64) -> Option<String> {
+        let written =
+            self.label.iter().flat_map(|label| label.split_ascii_whitespace()).filter(|word| !word.starts_with("#cost="));
+        let mut words: Vec<String> = written
+            .map(|word| match (word.strip_prefix("#deadline="), self.hints.deadline) {
+                (Some(_), Some(deadline)) => format!("#deadline={}", deadline.as_secs_f64() * unit_s),
+                _ => word.to_owned(),
+            })
+            .collect();
+        words.extend(self.hints.cost_s.map(|cost_s| format!("#cost={}", cost_s * unit_s)));
+        (!words.is_empty()).then(|| words.join(" "))
+    }
 }
 
 /// Where jobs come from. Their numbers are 0, 1, 2 ... in the order in which they are taken.
@@ -179,5 +200,27 @@ impl Setup {
     /// Work done by all engines in a second, without what befalls them.
     pub fn capacity(&self) -> f64 {
         self.engines.iter().map(|engine| engine.speed).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_live_cluster_is_told_every_hint() {
+        let told = |label: &str, cost_s: Option<f64>| {
+            let mut hints = Hints::parse(label).0;
+            hints.cost_s = cost_s;
+            Job { hints, label: Some(label.into()), ..Job::default() }.label_at(0.5)
+        };
+        let text = told("fit #prio=-2.5 #tenant=a #cost=9 #deadline=60 #key=x #weight=2 #hedge", Some(3.0)).unwrap();
+        let (hints, wrong) = Hints::parse(&text);
+        let (before, _) = Hints::parse("#tenant=a #key=x");
+        assert_eq!(wrong, None);
+        assert_eq!((hints.priority, hints.cost_s, hints.weight, hints.hedge), (-2.5, Some(1.5), Some(2.0), true));
+        assert_eq!((hints.tenant, hints.key), (before.tenant, before.key));
+        assert_eq!(hints.deadline, Some(std::time::Duration::from_secs(30)));
+        assert_eq!((told("", None), told("", Some(0.0)).as_deref()), (None, Some("#cost=0")));
     }
 }
