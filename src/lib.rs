@@ -27,6 +27,7 @@ pub mod controller;
 pub mod lab;
 pub mod load;
 pub mod plot;
+mod scratch;
 mod stats;
 
 #[cfg(feature = "mimalloc")]
