@@ -58,6 +58,7 @@ fn what_is_wrong_is_said_before_anything_starts() {
         (vec!["policy", "show", "--file", "/nowhere.json"], 1, "is the controller running?"),
         (vec!["explain", "t", "--file", "/nowhere.json"], 1, "is the controller running?"),
         (vec!["controller", "--ping=soon"], 1, "--ping"),
+        (vec!["controller", "--max-message-bytes=5"], 1, "controller.max_message_bytes: 5 is less"),
         (vec!["controller", "-x"], 2, "-x"),
         (vec!["controller", "--config", &bad], 1, "did you mean `placement`?"),
         (vec!["controller", "--allow-plaintext", "--ip=no.such.host.invalid"], 1, "no.such.host.invalid"),
