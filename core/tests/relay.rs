@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use std::thread::JoinHandle;
 
-use pointsman_core::net::{Clock, Mailbox, Outbox, Tally};
+use pointsman_core::net::{Clock, MAX_FRAMES, Mailbox, Outbox, Tally};
 use pointsman_core::relay::{Command, KnownPeers, NoTap, Pairing, PublishTap, Relay, Tap};
 
 const WAIT_MS: i32 = 5000;
@@ -126,7 +126,7 @@ fn d31_short_messages_are_dropped_and_do_not_merge_with_the_next() {
 #[test]
 fn an_endless_message_and_a_reply_to_nobody_are_counted() {
     let swap = swap();
-    swap.client.send_multipart(vec!["x"; 20_000], 0).unwrap();
+    swap.client.send_multipart(vec!["x"; MAX_FRAMES + 1], 0).unwrap();
     swap.relay.wait_for("malformed message", 1);
     swap.client.send_multipart(["engine", "hello"], 0).unwrap();
     assert_eq!(frames(&swap.engine)[1..], ["client", "hello"]);

@@ -84,3 +84,37 @@ fn leave_out_buffers(copied: &mut Copied) {
         copied.message = envelope.without_buffers().message().clone();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pointsman_core::net::Mailbox;
+
+    use super::*;
+
+    #[test]
+    fn what_a_slow_hub_does_not_get_is_counted_by_messages() {
+        let (outbox, mailbox) = Mailbox::new(1_000, 10_000).unwrap();
+        let tally = Tally::default();
+        let mut tap = HubTap::new("mux", outbox, true).counted_in(&tally);
+        let parts: [&[u8]; 9] = [b"e", b"c", pointsman_core::DELIMITER, b"s", b"{}", b"{}", b"{}", b"{}", &[0; 3_000]];
+        for _ in 0..300 {
+            for _ in 0..2 {
+                tap.copy(Direction::In, &mut parts.map(Frame::copy_of));
+            }
+            tap.flush();
+        }
+        let mut inputs = Vec::new();
+        mailbox.take(usize::MAX, &mut inputs);
+        let come: usize = inputs
+            .iter()
+            .map(|input| match input {
+                HubInput::Copied(batch) => batch.len(),
+                other => panic!("{other:?}"),
+            })
+            .sum();
+        let counts = tally.counts();
+        let of_kind = |kind: &str| counts.iter().find(|count| count.1 == kind).map_or(0, |count| count.2);
+        assert!(of_kind("record without buffers") > 0 && of_kind("record lost") > 0, "{counts:?}");
+        assert_eq!(come as u64 + of_kind("record lost"), 600, "each has come or is counted");
+    }
+}

@@ -24,6 +24,8 @@ const BEGINNING_FRAMES: usize = 16;
 
 /// Frames whose memory is kept from message to message.
 const KEPT_FRAMES: usize = 32;
+/// Room for more frames than this is given back: it is 256 KiB.
+const MANY_FRAMES: usize = 4096;
 
 /// The frames of one message. The few words of each are used again for the next message; what a frame holds is not: at most one message is
 /// held, and none once a socket has been found empty.
@@ -64,7 +66,13 @@ impl FrameBuf {
             held.for_each(|frame| drop(std::mem::take(frame)));
             self.filled = from;
         }
-        self.frames.truncate(KEPT_FRAMES.max(from));
+        let most = KEPT_FRAMES.max(from);
+        if self.frames.len() > most {
+            self.frames.truncate(most);
+            if self.frames.capacity() > MANY_FRAMES {
+                self.frames.shrink_to(most);
+            }
+        }
     }
 
     /// The first frames of the message if it had too many; [`frames`](Self::frames) has none of them then.
@@ -374,4 +382,46 @@ pub fn wait<const N: usize>(
         port.idle.set(port.idle.get() && polled.revents().is_empty());
     }
     Ok(std::array::from_fn(|at| !polled[at].revents().is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    struct Owner(Arc<Vec<u8>>);
+
+    impl AsRef<[u8]> for Owner {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    #[test]
+    fn frames_are_let_go_of_when_a_shorter_message_comes_and_when_none_does() {
+        let context = zmq::Context::new();
+        let [from, to] = [(); 2].map(|()| context.socket(zmq::PAIR).unwrap());
+        to.bind("inproc://there").unwrap();
+        from.connect("inproc://there").unwrap();
+        let (from, to) = (Port::from(from), Port::from(to));
+        let held = Arc::new(vec![7; 10_000]);
+        let frames = |count: usize| -> Vec<Frame> {
+            (0..count).map(|_| Frame::of_bytes(Bytes::from_owner(Owner(held.clone())))).collect()
+        };
+        let mut buffer = FrameBuf::default();
+        for count in [3, KEPT_FRAMES, 100, MANY_FRAMES + 1] {
+            from.send(&mut frames(count)).unwrap();
+            to.receive(&mut buffer).unwrap();
+            assert_eq!((buffer.frames().len(), Arc::strong_count(&held)), (count, 1 + count));
+            from.send(&mut frames(1)).unwrap();
+            to.receive(&mut buffer).unwrap();
+            assert_eq!((buffer.frames().len(), Arc::strong_count(&held)), (1, 2), "{count}");
+            from.send(&mut frames(count)).unwrap();
+            to.receive(&mut buffer).unwrap();
+            assert_eq!(to.receive(&mut buffer), Err(PortError::NotNow));
+            assert_eq!((buffer.frames().len(), Arc::strong_count(&held)), (0, 1), "{count}");
+            assert!(buffer.frames.capacity() <= MANY_FRAMES);
+        }
+    }
 }
