@@ -188,7 +188,7 @@ proptest! {
         any::<String>(),
     ], 0..8)) {
         let (hints, wrong) = Hints::parse(&words.join(" "));
-        prop_assert!(hints.priority.is_finite() && hints.cost_s.is_none_or(|cost| cost > 0.0 && cost.is_finite()));
+        prop_assert!(hints.priority.is_finite() && hints.cost_s.is_none_or(|cost| cost >= 0.0 && cost.is_finite()));
         prop_assert!(hints.weight.is_none_or(|weight| weight > 0.0 && weight.is_finite()));
         prop_assert!(wrong.is_none_or(|wrong| wrong.hint.chars().count() <= 40));
     }
