@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pointsman::lab::experiment::{Experiment, How, Point, Store, read_results, run_experiment, run_point};
+use pointsman::lab::experiment::{
+    Experiment, How, Point, Prepared, Program, Progress, Ran, Store, read_results, run_experiment, run_point,
+};
 use pointsman::lab::graph::{Costs, Dag, Rule, heft, list_schedule};
 use pointsman::lab::workload::{Estimate, Kind, Stream};
 use pointsman::lab::world::{Ended, Setup, World};
@@ -87,7 +89,7 @@ fn identities_hold_event_for_event() {
 
 #[test]
 fn the_lab_agrees_with_theory() {
-    let verdicts = verify::verify(&registry(), false, 3, &|_, _| ()).unwrap();
+    let verdicts = verify::verify(&registry(), false, 3, &|_| ()).unwrap();
     let table = verify::table(&verdicts, false);
     assert!(verdicts.len() >= 25 && verdicts.iter().all(verify::Verdict::holds), "{table}");
     assert!((1..20).all(verify::graham_bound_holds));
@@ -177,13 +179,19 @@ const EXPERIMENT: &str = r#"
     load = [0.5, 0.9]
 "#;
 
-fn run(folder: &Path, threads: usize, stop_after: u64) -> anyhow::Result<u64> {
-    let experiment = Experiment::parse(EXPERIMENT, Path::new("."))?;
-    let mut store = Store::open(folder, &experiment)?;
+/// Runs an experiment by a program of this name.
+fn run_as(program: &str, text: &str, folder: &Path, threads: usize, stop_after: u64) -> anyhow::Result<Ran> {
+    let (experiment, registry) = (Experiment::parse(text, Path::new("."))?, registry());
+    let prepared = Prepared::new(&experiment, &registry)?;
+    let mut store = Store::open(folder, &prepared, &Program::of("1", program.as_bytes())?, "")?;
     let stop = AtomicBool::new(false);
-    let progress = |done: u64, _needed: u64| stop.store(done >= stop_after, Ordering::Relaxed);
+    let progress = |far: Progress| stop.store(far.finished >= stop_after, Ordering::Relaxed);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-    pool.install(|| run_experiment(&experiment, &registry(), &mut store, How::Simulated, &stop, &progress))
+    pool.install(|| run_experiment(&prepared, &mut store, How::Simulated, &stop, &progress))
+}
+
+fn run(folder: &Path, threads: usize, stop_after: u64) -> anyhow::Result<Ran> {
+    run_as("a program", EXPERIMENT, folder, threads, stop_after)
 }
 
 #[test]
@@ -193,12 +201,13 @@ fn an_experiment_gives_the_same_bytes_on_any_threads_and_after_an_interruption()
     run(&at("one"), 1, u64::MAX).unwrap();
     run(&at("two"), 2, u64::MAX).unwrap();
     let interrupted = run(&at("three"), 2, 7).unwrap_err();
-    assert!(interrupted.to_string().contains("interrupted"), "{interrupted}");
+    let said = interrupted.to_string();
+    assert!(said.contains("interrupted: ") && said.contains("of 54 runs are kept in "), "{said}");
     // As if the process had died in the middle of a line.
     let runs = at("three").join("runs.csv");
     let mut text = std::fs::read_to_string(&runs).unwrap();
     assert!(text.lines().count() >= 7);
-    text.push_str("3,1,0.5");
+    text.push_str("1+0123456789abcdef,0123,0.5");
     std::fs::write(&runs, text).unwrap();
     run(&at("three"), 2, u64::MAX).unwrap();
     let results = |name: &str| std::fs::read_to_string(at(name).join("results.csv")).unwrap();
@@ -214,8 +223,118 @@ fn an_experiment_gives_the_same_bytes_on_any_threads_and_after_an_interruption()
     assert!(!html.contains("http://") || !html.contains("src=\"http"), "nothing is fetched");
 
     // Another experiment does not mix with these results.
-    let other = Experiment::parse(&EXPERIMENT.replace("2000", "2001"), Path::new(".")).unwrap();
-    assert!(Store::open(&at("one"), &other).unwrap_err().to_string().contains("another experiment"));
+    let other = run_as("a program", &EXPERIMENT.replace("small", "large"), &at("one"), 1, u64::MAX).unwrap_err();
+    assert!(other.to_string().contains("another experiment, 'small'"), "{other}");
+}
+
+#[test]
+fn a_program_that_was_changed_shows_no_result_of_what_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let results = || std::fs::read_to_string(folder.path().join("results.csv")).unwrap();
+    let short = EXPERIMENT.replace("2000", "500");
+    let ran = |program: &str| run_as(program, &short, folder.path(), 2, u64::MAX).unwrap();
+    let first = ran("before");
+    assert_eq!((first.made, first.found), (54, 0));
+    let before = results();
+    assert_eq!((ran("before").made, ran("before").found), (0, 54));
+    assert!(results() == before);
+    // What another program has found is not taken for its own, and not lost.
+    std::fs::write(folder.path().join("results.csv"), "old").unwrap();
+    let interrupted = run_as("after", &short, folder.path(), 1, 3).unwrap_err().to_string();
+    assert!(interrupted.contains("interrupted"), "{interrupted}");
+    assert!(!folder.path().join("results.csv").exists(), "what is shown is of the program that runs, or not there");
+    assert_eq!(read_results(folder.path()).unwrap().rows.len(), 3);
+    let second = ran("after");
+    assert_eq!((second.made, second.found), (51, 3));
+    let marks = |text: &str| text.lines().skip(1).map(|line| line.rsplit(',').next().unwrap().to_owned()).collect::<Vec<_>>();
+    let (old, new) = (marks(&before), marks(&results()));
+    assert!(old.iter().all(|mark| *mark == old[0]) && new.iter().all(|mark| *mark == new[0]) && old[0] != new[0]);
+    assert_eq!(ran("before").found, 54);
+    assert!(results() == before);
+    let maker = read_results(folder.path()).unwrap().maker;
+    assert_eq!((maker.version.as_str(), maker.mark.as_str()), ("1", old[0].as_str()));
+    let source = maker.policies.iter().find(|(policy, _)| policy.starts_with("leastload")).map(|(_, source)| !source.is_empty());
+    assert_eq!(source, Some(true));
+}
+
+#[test]
+fn an_experiment_grows_and_what_is_there_is_not_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let small = EXPERIMENT.replace("2000", "500");
+    let grown = small.replace("[0.5, 0.9]", "[0.5, 0.7, 0.9]").replace("replications = 3", "replications = 5");
+    run_as("p", &small, &at("grown"), 2, u64::MAX).unwrap();
+    let ran = run_as("p", &grown, &at("grown"), 2, u64::MAX).unwrap();
+    assert_eq!((ran.made, ran.found), (27 * 5 - 54, 54));
+    run_as("p", &grown, &at("at once"), 2, u64::MAX).unwrap();
+    let results = |name: &str| std::fs::read_to_string(at(name).join("results.csv")).unwrap();
+    assert!(results("grown") == results("at once"), "it does not matter how it has come about");
+    // And shrinks.
+    run_as("p", &small, &at("small"), 2, u64::MAX).unwrap();
+    assert_eq!(run_as("p", &small, &at("grown"), 2, u64::MAX).unwrap().made, 0);
+    assert!(results("grown") == results("small"));
+    // Other files are another experiment, though nothing in the text has changed.
+    let trace = |seconds: u32| std::fs::write(at("t.swf"), format!("1 0 0 {seconds} 1\n2 5 0 1 1\n")).unwrap();
+    let text = "name = \"t\"\nreplications = 3\n[base]\nworkload = \"trace\"\ntrace = \"t.swf\"\nengines = 1\n";
+    let made = || {
+        let (experiment, registry) = (Experiment::parse(text, folder.path()).unwrap(), registry());
+        let prepared = Prepared::new(&experiment, &registry).unwrap();
+        let program = Program::of("1", &b"p"[..]).unwrap();
+        let mut store = Store::open(&at("traced"), &prepared, &program, "").unwrap();
+        run_experiment(&prepared, &mut store, How::Simulated, &AtomicBool::new(false), &|_| ()).unwrap().made
+    };
+    trace(10);
+    assert_eq!((made(), made()), (3, 0));
+    trace(20);
+    assert_eq!((made(), made()), (3, 0));
+}
+
+/// Every value is read before the first run: a mistake in the last level does not show after hours.
+#[test]
+fn what_is_wrong_in_the_last_level_is_found_before_the_first_run() {
+    for (base, factor, says) in [
+        ("", "arrivals = [\"poisson\", \"possion\"]", "arrivals: "),
+        ("workload = \"closed\"", "think = [\"exponential\", \"exponental\"]", "think: "),
+        ("workload = \"graphs\"", "graph = [[\"lu[tiles=3]\"], [\"lou[tiles=3]\"]]", "graph: "),
+        ("workload = \"graphs\"", "graph = [[\"lu[tiles=3]\"], [\"nothere.json\"]]", "nothere.json"),
+        ("workload = \"trace\"", "trace = [\"nothere.swf\"]", "nothere.swf"),
+        ("", "size = [\"exponential\", \"exponental\"]", "size: "),
+        ("", "placement = [\"leastload\", \"choices[d=0]\"]", "d must be"),
+        ("", "placement = [\"leastload\", \"~best\"]", "~best"),
+        ("", "order = [\"fifo\", \"fiffo\"]", "did you mean 'fifo'"),
+        ("lives = \"exponential\"", "repair = [\"exponential\", \"x\"]", "repair: "),
+        ("", "kinds = [[{ size = \"exponential\", label = \"#prio=high\" }]]", "kinds[0]"),
+        ("estimate = \"exact\"", "kinds = [[{ size = \"exponential\", label = \"#cost=2\" }]]", "#cost"),
+        ("", "speeds = [\"equal\", \"two[fast=4]\"]", "share"),
+        ("", "load = [0.5, 1.5]", "allow_unstable"),
+    ] {
+        let text = format!("name = \"x\"\n[base]\n{base}\n[factors]\n{factor}\n");
+        let experiment = Experiment::parse(&text, Path::new(".")).unwrap_or_else(|error| panic!("{factor}: {error}"));
+        let error = format!("{:#}", Prepared::new(&experiment, &registry()).unwrap_err());
+        assert!(error.contains(says) && error.contains("point "), "{factor}: {error}");
+    }
+}
+
+/// The lab is pure: what a live run needs is handed in.
+#[test]
+fn the_lab_knows_no_socket() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lab")];
+    let mut seen = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                seen += 1;
+                for word in ["crate::load", "crate::controller", "zmq::", "std::net", "Instant::now", "SystemTime"] {
+                    assert!(!text.contains(word), "{}: {word}", path.display());
+                }
+            }
+        }
+    }
+    assert!(seen > 30);
 }
 
 #[test]

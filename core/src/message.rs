@@ -138,7 +138,7 @@ pub enum Malformed {
 pub const BUFFERS_AT: usize = 6;
 
 /// Where the parts of a message are: identities, then the delimiter at `delimiter`, signature, header, parent header, metadata,
-/// content, buffers (PROTOCOL: message format).
+/// content, buffers.
 #[derive(Clone, Debug)]
 pub struct Envelope {
     message: Arc<Multipart>,

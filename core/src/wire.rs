@@ -148,7 +148,7 @@ pub fn reply_status(packer: Packer, metadata: &ReplyMetadata<'_>, content: &[u8]
     content.status.as_deref().map_or(Status::Error, Status::of)
 }
 
-/// Error content that every client can display (PROTOCOL: error content). `engine_info` is empty in errors made by a controller:
+/// Error content that every client can display. `engine_info` is empty in errors made by a controller:
 /// a client would wait for output of an engine named there.
 #[derive(Clone, Debug, Serialize)]
 pub struct ErrorContent {

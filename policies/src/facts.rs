@@ -76,9 +76,29 @@ pub struct HintError {
     pub hint: String,
     /// What is wrong with it.
     pub reason: &'static str,
+    /// No hint has its name, rather than that its value is wrong.
+    pub is_unknown: bool,
 }
 
 const KNOWN_HINTS: &str = "known are #prio=, #tenant=, #cost=, #deadline=, #key=, #weight= and #hedge";
+
+/// The names of hints, and what to say of a word that is nearly one.
+const NEAREST: [(&str, &str); 7] = [
+    ("prio", "did you mean #prio=?"),
+    ("tenant", "did you mean #tenant=?"),
+    ("cost", "did you mean #cost=?"),
+    ("deadline", "did you mean #deadline=?"),
+    ("key", "did you mean #key=?"),
+    ("weight", "did you mean #weight=?"),
+    ("hedge", "did you mean #hedge?"),
+];
+
+/// What to say of a name that no hint has. O(its length), which the caller bounds.
+fn nearest(name: &str) -> &'static str {
+    let distance = |known: &str| strsim::osa_distance(known, name);
+    let near = NEAREST.iter().filter(|(known, _)| !name.is_empty() && distance(known) <= 1 + known.len() / 4);
+    near.min_by_key(|(known, _)| distance(known)).map_or(KNOWN_HINTS, |(_, reason)| reason)
+}
 
 impl Hints {
     /// Reads the hints in a label; other words are its owner's. What is wrong is left out, and the first such word returned. O(length).
@@ -86,8 +106,12 @@ impl Hints {
         let (mut hints, mut wrong) = (Hints::default(), None);
         for word in label.split_ascii_whitespace().filter_map(|word| word.strip_prefix('#')) {
             if let Err(reason) = hints.read(word) {
-                let hint = word.chars().take(40).collect();
-                wrong.get_or_insert(HintError { hint, reason });
+                wrong.get_or_insert_with(|| {
+                    let hint: String = word.chars().take(40).collect();
+                    let is_unknown = reason == KNOWN_HINTS;
+                    let name = hint.split('=').next().unwrap_or_default();
+                    HintError { reason: if is_unknown { nearest(name) } else { reason }, is_unknown, hint }
+                });
             }
         }
         (hints, wrong)
@@ -304,6 +328,25 @@ impl<'a> TaskView<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hint_that_nobody_knows_is_told_with_the_nearest_that_there_is() {
+        for (label, said) in [
+            ("#piro=5", "label hint '#piro=5': did you mean #prio=?"),
+            ("x #priority=5 y", "label hint '#priority=5': known are"),
+            ("#pri=1", "label hint '#pri=1': did you mean #prio=?"),
+            ("#tennant=a", "label hint '#tennant=a': did you mean #tenant=?"),
+            ("#hegde", "label hint '#hegde': did you mean #hedge?"),
+            ("#bogus=3", "label hint '#bogus=3': known are #prio="),
+            ("#=3", "label hint '#=3': known are"),
+        ] {
+            let wrong = Hints::parse(label).1.unwrap();
+            assert!(wrong.to_string().starts_with(said) && wrong.is_unknown, "{label}: {wrong}");
+        }
+        let wrong = Hints::parse("#prio=x").1.unwrap();
+        assert!(!wrong.is_unknown && wrong.to_string() == "label hint '#prio=x': it takes a number");
+        assert!(Hints::parse(&"#piro=5 ".repeat(100_000)).1.is_some(), "only the first is looked at closely");
+    }
 
     #[test]
     fn hints_are_read_from_any_label_and_nonsense_is_named() {

@@ -22,6 +22,12 @@ pub trait Scheme: Send {
         Needs::empty()
     }
 
+    /// Whether it gives a task to an open engine whenever one of its candidates is open, as is assumed by queueing theory: never
+    /// [`Pick::Defer`] then. `None` if it does not say, and nothing is concluded. Must not change.
+    fn is_work_conserving(&self) -> Option<bool> {
+        None
+    }
+
     /// Decides, and commits nothing: the same call without a dispatch between may be made again.
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick;
 
@@ -71,6 +77,9 @@ pub trait Scheme: Send {
 impl<S: Scheme + ?Sized> Scheme for Box<S> {
     fn needs(&self) -> Needs {
         (**self).needs()
+    }
+    fn is_work_conserving(&self) -> Option<bool> {
+        (**self).is_work_conserving()
     }
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
         (**self).pick(cx, request)

@@ -1,4 +1,4 @@
-//! Defects of the reference task scheduler that must not be here, each with a test named after it.
+//! Defects of ipyparallel's task scheduler that must not be here, each with a test that says what is right.
 
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ fn failed(done: &Done, id: &str, kind: FailKind) {
 }
 
 #[test]
-fn d01_retries_beyond_the_number_of_engines_end_with_the_last_error() {
+fn retries_beyond_the_number_of_engines_end_with_the_last_error() {
     let mut world = World::new(2);
     let done = world.submit("t", r#"{"retries": 9}"#);
     let first = world.engine(&done, "t");
@@ -85,14 +85,14 @@ fn d01_retries_beyond_the_number_of_engines_end_with_the_last_error() {
 }
 
 #[test]
-fn d01_exhausted_targets_end_with_the_last_error_not_as_impossible() {
+fn exhausted_targets_end_with_the_last_error_not_as_impossible() {
     let mut world = World::new(3);
     world.submit("t", r#"{"retries": 5, "targets": ["e1"]}"#);
     assert_eq!(world.answer("t", "e1", ReplyKind::Failed), [reply("Failed from e1")]);
 }
 
 #[test]
-fn d01_exhausted_retries_with_a_timeout_end_by_it() {
+fn exhausted_retries_with_a_timeout_end_by_it() {
     let mut world = World::new(1);
     world.submit("t", r#"{"retries": 1, "timeout": 0.1}"#);
     assert_eq!(world.answer("t", "e0", ReplyKind::Failed), []);
@@ -100,7 +100,7 @@ fn d01_exhausted_retries_with_a_timeout_end_by_it() {
 }
 
 #[test]
-fn d01_the_last_error_is_kept_until_the_last_eligible_engine_is_gone() {
+fn the_last_error_is_kept_until_the_last_eligible_engine_is_gone() {
     let mut world = World::new(2);
     world.submit("busy", "{}");
     let done = world.submit("t", r#"{"retries": 3}"#);
@@ -112,7 +112,7 @@ fn d01_the_last_error_is_kept_until_the_last_eligible_engine_is_gone() {
 }
 
 #[test]
-fn d02_refused_by_every_engine_it_waits_for_another() {
+fn refused_by_every_engine_it_waits_for_another() {
     let mut world = World::new(1);
     world.submit("t", "{}");
     assert_eq!(world.answer("t", "e0", ReplyKind::Unmet), []);
@@ -121,7 +121,7 @@ fn d02_refused_by_every_engine_it_waits_for_another() {
 }
 
 #[test]
-fn d03_follow_onto_a_dead_engines_task_ends_as_impossible() {
+fn follow_onto_a_dead_engines_task_ends_as_impossible() {
     let mut world = World::new(2);
     let done = world.submit("a", "{}");
     let home = world.engine(&done, "a");
@@ -133,7 +133,7 @@ fn d03_follow_onto_a_dead_engines_task_ends_as_impossible() {
 }
 
 #[test]
-fn d04_impossible_targets_are_noticed_at_once() {
+fn impossible_targets_are_noticed_at_once() {
     let mut world = World::new(2);
     world.submit("b0", "{}");
     world.submit("b1", "{}");
@@ -144,7 +144,7 @@ fn d04_impossible_targets_are_noticed_at_once() {
 }
 
 #[test]
-fn d05_follow_on_the_failure_of_a_task_that_never_ran_is_impossible() {
+fn follow_on_the_failure_of_a_task_that_never_ran_is_impossible() {
     let mut world = World::new(1);
     failed(&world.submit("never", r#"{"after": "unknown"}"#), "never", FailKind::InvalidDependency);
     let follow = r#"{"follow": {"dependencies": ["never"], "all": true, "success": false, "failure": true}}"#;
@@ -152,7 +152,7 @@ fn d05_follow_on_the_failure_of_a_task_that_never_ran_is_impossible() {
 }
 
 #[test]
-fn d06_an_impossible_task_beside_a_waiting_one_is_answered() {
+fn an_impossible_task_beside_a_waiting_one_is_answered() {
     let mut world = World::new(1);
     world.submit("a", "{}");
     assert_eq!(world.submit("waits", r#"{"after": ["a"]}"#), []);
@@ -163,7 +163,7 @@ fn d06_an_impossible_task_beside_a_waiting_one_is_answered() {
 }
 
 #[test]
-fn d07_metadata_of_wrong_types_gets_an_error_reply() {
+fn metadata_of_wrong_types_gets_an_error_reply() {
     let mut world = World::new(1);
     for (n, metadata) in
         ["[]", "{", r#"{"after": 7}"#, r#"{"targets": 3}"#, r#"{"after": {"dependencies": [1]}}"#].iter().enumerate()
@@ -176,7 +176,7 @@ fn d07_metadata_of_wrong_types_gets_an_error_reply() {
 }
 
 #[test]
-fn d08_waiting_tasks_keep_their_order() {
+fn waiting_tasks_keep_their_order() {
     let mut world = World::new(1);
     world.submit("t0", "{}");
     for n in 1..6 {
@@ -189,7 +189,7 @@ fn d08_waiting_tasks_keep_their_order() {
 }
 
 #[test]
-fn d09_without_an_hwm_nothing_runs_twice() {
+fn without_an_hwm_nothing_runs_twice() {
     let mut world = World::with(1, Limits { hwm: 0, ..Limits::default() });
     world.submit("a", "{}");
     world.submit("b", r#"{"after": "a"}"#);
@@ -199,7 +199,7 @@ fn d09_without_an_hwm_nothing_runs_twice() {
 }
 
 #[test]
-fn d10_a_late_reply_is_counted_not_fatal_and_an_unknown_one_passed_on() {
+fn a_late_reply_is_counted_not_fatal_and_an_unknown_one_passed_on() {
     let mut world = World::new(1);
     world.submit("t", "{}");
     world.answer("t", "e0", ReplyKind::Ok);
@@ -212,7 +212,7 @@ fn d10_a_late_reply_is_counted_not_fatal_and_an_unknown_one_passed_on() {
 }
 
 #[test]
-fn d12_aborted_is_final_and_consumes_no_retries() {
+fn aborted_is_final_and_consumes_no_retries() {
     let mut world = World::new(2);
     let done = world.submit("t", r#"{"retries": 3}"#);
     let engine = world.engine(&done, "t");
@@ -220,7 +220,7 @@ fn d12_aborted_is_final_and_consumes_no_retries() {
 }
 
 #[test]
-fn d13_a_lost_engines_task_ends_after_its_grace_and_a_reply_within_it_counts() {
+fn a_lost_engines_task_ends_after_its_grace_and_a_reply_within_it_counts() {
     let mut world = World::new(1);
     world.submit("t", "{}");
     assert_eq!(world.event(Event::EngineDown { uuid: "e0" }), []);

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{failed, start_plain_log};
 use crate::load::{After, Arrivals, Durations, Plan, Report, Sweep, Vary, Which, compare, curves, run as run_load};
@@ -63,18 +65,21 @@ struct LoadOptions {
     #[arg(long, default_value_t = 256)]
     window: usize,
     /// Open loop: so many tasks a second, a Poisson stream.
-    #[arg(long, conflicts_with_all = ["window", "load"])]
+    #[arg(long, conflicts_with_all = ["window", "load"], allow_negative_numbers = true)]
     rate: Option<f64>,
     /// Open loop at this share of what a closed loop reaches, such as 0.5.
-    #[arg(long, conflicts_with = "window")]
+    #[arg(long, conflicts_with = "window", allow_negative_numbers = true)]
     load: Option<f64>,
+    /// The label of every task, such as "#prio=2 #hedge".
+    #[arg(long)]
+    label: Option<String>,
     /// Bytes of a task's buffers.
     #[arg(long, default_value_t = 450)]
     payload: usize,
     /// Bytes of a result's buffer.
     #[arg(long, default_value_t = 150)]
     result: usize,
-    /// How long tasks run, in ms: 0, 5, exp:MEAN, lognormal:MEAN:CV2, bimodal:SHORT:LONG:SHARE.
+    /// How long tasks run, in ms: 0, 5, exp:MEAN, lognormal:MEAN:CV2, bimodal:SHORT:LONG:SHARE. They call one function; short and long ones two.
     #[arg(long, default_value = "0")]
     duration: Durations,
     /// What tasks wait for: nothing, chains:WIDTH, random:COUNT.
@@ -119,18 +124,7 @@ impl LoadOptions {
             (None, Some(load)) => Arrivals::Load(load),
             (None, None) => Arrivals::Window(self.window),
         };
-        let is_sound = match arrivals {
-            Arrivals::Window(window) => window > 0,
-            Arrivals::Rate(rate) => rate > 0.0 && rate < 1e9,
-            Arrivals::Load(load) => load > 0.0 && load < 1.0,
-        };
-        if !is_sound {
-            bail!("--window and --rate must be above 0, --load between 0 and 1");
-        }
-        for (name, seconds) in [("--seconds", self.seconds), ("--warmup", self.warmup)] {
-            Duration::try_from_secs_f64(seconds).context(name)?;
-        }
-        Ok(Plan {
+        let plan = Plan {
             engines: self.engines,
             clients: self.clients,
             arrivals,
@@ -144,7 +138,10 @@ impl LoadOptions {
             round_s: self.seconds,
             warmup_s: self.warmup,
             seed: self.seed,
-        })
+            label: self.label.clone(),
+        };
+        plan.check()?;
+        Ok(plan)
     }
 
     fn which(&self) -> Which {
@@ -184,19 +181,36 @@ fn measure(options: &LoadOptions) -> anyhow::Result<String> {
         bar.set_position((done * 1000.0) as u64);
     };
     let (plan, which) = (options.plan()?, options.which());
+    let stop = Arc::new(AtomicBool::new(false));
+    // A terminal that is closed takes everything that was started in it along, but not what has a group of its own.
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        // Who asks twice does not want to wait.
+        signal_hook::flag::register_conditional_default(signal, stop.clone())?;
+        signal_hook::flag::register(signal, stop.clone())?;
+    }
+    let outcome = drive(options, &plan, &which, &progress, &stop);
+    bar.finish_and_clear();
+    outcome
+}
+
+fn drive(
+    options: &LoadOptions,
+    plan: &Plan,
+    which: &Which,
+    progress: &dyn Fn(&str, f64),
+    stop: &Arc<AtomicBool>,
+) -> anyhow::Result<String> {
     if let Some(vary) = &options.vary {
         // What is finished is kept whatever comes after it.
         let keep = |sweep: &Sweep| options.json.as_deref().map_or(Ok(()), |path| write_json(path, sweep));
-        let sweep = Sweep::run(&plan, vary, &which, &progress, keep)?;
-        bar.finish_and_clear();
+        let sweep = Sweep::run(plan, vary, which, progress, stop, keep)?;
         let text = sweep.to_text();
         if let Some(path) = &options.svg {
             draw(path, &[(String::new(), sweep)])?;
         }
         return Ok(text);
     }
-    let report = run_load(&plan, &which, &progress)?;
-    bar.finish_and_clear();
+    let report = run_load(plan, which, progress, stop)?;
     if let Some(path) = &options.json {
         write_json(path, &report)?;
     }

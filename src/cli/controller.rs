@@ -12,7 +12,7 @@ use pointsman_policies::Registry;
 use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGABRT, SIGHUP, SIGINT, SIGTERM};
 
-use super::{failed, log_to};
+use super::{failed, forward, log_to};
 use crate::config::{Arguments, Config, ConfigError, Special, read_arguments};
 use crate::controller::{Controller, Ending, PolicyDesk};
 use crate::output;
@@ -48,11 +48,14 @@ Runs a controller for IPython Parallel engines and clients. Takes ipcontroller's
   --enable-curve         encrypt everything (builds with libsodium)
   --allow-plaintext      listen for other machines without that: signed, but readable on the way
   --allow-dask           let clients start a Dask scheduler (Client.become_dask)
+  --monitor-url URL      where copies of all traffic can be watched, such as tcp://127.0.0.1:10555 (nowhere)
+  --max-message-bytes N  largest frame that a peer may send (2 GiB)
   --no-secure, --secure  without a key, with a new one
   --ident, --user, --keyfile
                          session id, user name, file with the key
   --config FILE          a config file more: .toml, .py or .json
   --log-level LEVEL, --debug, --quiet, --log-to-file
+  --log-url URL          publish log lines to who listens there: an iplogger, or any SUB socket that is bound (off)
   --work-dir DIR         change to this folder first
   --Class.trait=VALUE    any of ipcontroller's traits
   --show-config, --show-config-json, --init, --version, --help
@@ -115,6 +118,9 @@ fn serve(read: &Arguments, arguments: &[String], registry: &Arc<Registry>) -> an
     let tally = Tally::default();
     output::count_lost_in(tally.counter("log", "line lost"));
     start_log(config)?;
+    if let Some(url) = &config.log.url {
+        forward::start("controller", url)?;
+    }
     for warning in &read.warnings {
         tracing::warn!("{warning}");
     }
@@ -152,12 +158,19 @@ fn serve(read: &Arguments, arguments: &[String], registry: &Arc<Registry>) -> an
     match ending {
         Ending::Asked => {
             tracing::info!("stopped");
+            forward::finish();
             output::flush();
             std::process::exit(0)
+        }
+        Ending::Incomplete(reason) => {
+            tracing::error!("stopped, but {reason}");
+            eprintln!("pointsman: stopped, but {reason}");
+            std::process::exit(1)
         }
         Ending::Died(reason) => {
             tracing::error!("a part of the controller died: {reason}");
             eprintln!("pointsman: a part of the controller died: {reason}");
+            forward::finish();
             output::flush();
             std::process::exit(1)
         }
@@ -227,7 +240,7 @@ fn reload(desk: &PolicyDesk, arguments: &[String], started: &Config, registry: &
 
 /// Log lines to standard error or the profile's folder. `RUST_LOG` has the last word, for those who debug.
 fn start_log(config: &Config) -> anyhow::Result<()> {
-    use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::{EnvFilter, prelude::*};
     let filter = match std::env::var("RUST_LOG") {
         Ok(filter) if !filter.is_empty() => EnvFilter::try_new(filter).context("RUST_LOG")?,
         _ => EnvFilter::try_new(&config.log.level).context("log.level")?,

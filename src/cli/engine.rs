@@ -11,7 +11,7 @@ use pointsman_core::peer::{Engine, EngineHandle, EngineOptions, EngineStopper, F
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::connection::read_engine_file;
-use super::{failed, start_plain_log};
+use super::{failed, forward, start_plain_log};
 
 /// Engines of one libzmq context, which has room for 1023 sockets and one thread for their traffic.
 const ENGINES_EACH: u64 = 128;
@@ -37,6 +37,9 @@ pub(super) struct Options {
     /// How many pings in a row of the controller's may be missing before an engine ends; 0 for any number.
     #[arg(long, default_value_t = EngineOptions::default().max_heartbeat_misses)]
     max_heartbeat_misses: u32,
+    /// Publish log lines to who listens at this address: an iplogger, or any SUB socket that is bound.
+    #[arg(long, alias = "IPEngine.log_url")]
+    log_url: Option<String>,
 }
 
 /// The functions of engines that are started from the command line.
@@ -54,11 +57,16 @@ pub(crate) fn functions() -> Functions {
 
 /// Runs engines until they are told to end, by the controller or a signal.
 pub(super) fn run(options: &Options) -> ExitCode {
-    serve(options).unwrap_or_else(|error| failed(&error))
+    let code = serve(options).unwrap_or_else(|error| failed(&error));
+    forward::finish();
+    code
 }
 
 fn serve(options: &Options) -> anyhow::Result<ExitCode> {
     start_plain_log("info");
+    if let Some(url) = &options.log_url {
+        forward::start("engine", url)?;
+    }
     // Before anything starts: a signal at any time leads to an orderly end.
     let (signal_in, signal_out) = UnixStream::pair()?;
     for signal in [SIGINT, SIGTERM] {

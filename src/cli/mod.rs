@@ -5,8 +5,10 @@ mod connection;
 mod controller;
 mod demo;
 mod engine;
+mod forward;
 mod lab;
 mod policy;
+mod replay;
 mod running;
 mod schemes;
 
@@ -93,6 +95,7 @@ fn start_plain_log(level: &str) {
 
 /// Log lines of this process from now on. None is worth a word about itself where it can not be written.
 fn log_to(filter: tracing_subscriber::EnvFilter, lines: output::Lines) {
+    use tracing_subscriber::prelude::*;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false);
-    log.log_internal_errors(false).with_writer(lines).init();
+    log.log_internal_errors(false).with_writer(lines).finish().with(forward::Forward).init();
 }

@@ -33,6 +33,8 @@ const ALIASES: &[(&str, &str)] = &[
     ("work-dir", "IPController.work_dir"),
     ("clean-logs", "IPController.clean_logs"),
     ("log-url", "IPController.log_url"),
+    ("monitor-url", "IPController.monitor_url"),
+    ("max-message-bytes", "IPController.max_message_bytes"),
     ("log-level", "IPController.log_level"),
     ("log-to-file", "IPController.log_to_file"),
     ("config", "IPController.extra_config_file"),

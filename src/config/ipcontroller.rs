@@ -297,6 +297,7 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
         ("IPController", "work_dir") => controller.work_dir = Some(text(setting)?.into()),
         ("IPController", "log_level") => config.log.level = level(setting)?,
         ("IPController", "log_to_file") => config.log.to_file = truth(setting)?,
+        ("IPController", "log_url") => config.log.url = Some(text(setting)?).filter(|url| !url.is_empty()),
         ("IPController", "db_class") => {
             config.records.store = match text(setting)?.rsplit('.').next().unwrap_or_default() {
                 "DictDB" => Store::Memory,
@@ -310,6 +311,8 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
         ("IPController", "curve_publickey") => config.curve.public_key = Some(text(setting)?).filter(|key| !key.is_empty()),
         ("IPController", "curve_secretkey") => config.curve.secret_key = Some(text(setting)?).filter(|key| !key.is_empty()),
         ("IPController", "allow_plaintext") => controller.allow_plaintext = truth(setting)?,
+        ("IPController", "monitor_url") => controller.monitor_url = Some(text(setting)?).filter(|url| !url.is_empty()),
+        ("IPController", "max_message_bytes") => controller.max_message_bytes = number(setting)?,
         ("IPController", "allow_dask") => config.dask.allow = truth(setting)?,
         ("MongoDB", "database") => config.records.mongodb.database = text(setting)?,
         ("MongoDB", "connection_args") => mongo_args(setting, &mut config.records.mongodb.uri)?,
@@ -522,7 +525,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let line = [
             "--usethreads",
-            "--IPController.log_url=tcp://127.0.0.1:1",
+            "--IPController.mon_port=1",
             "--Session.digest_history_size=9",
             "--IPEngine.timeout=3",
             "--log-to-file=False",

@@ -82,6 +82,11 @@ pub struct Controller {
     pub restore: bool,
     /// Listen for other machines without encryption: messages are signed, and whoever sees the network can read them.
     pub allow_plaintext: bool,
+    /// The largest frame that a peer may send, in bytes; one that sends a larger one is disconnected. The hub's requests and heartbeats may
+    /// have 16 MiB at most, whatever this says.
+    pub max_message_bytes: u64,
+    /// Where copies of all traffic can be watched, such as `tcp://127.0.0.1:10555`: what ipcontroller's queues show its hub. Nowhere by default.
+    pub monitor_url: Option<String>,
     /// Folder with the profile.
     #[serde(serialize_with = "as_text")]
     pub profile_dir: Option<PathBuf>,
@@ -135,6 +140,8 @@ impl Default for Controller {
             reuse: false,
             restore: false,
             allow_plaintext: false,
+            max_message_bytes: 2 << 30,
+            monitor_url: None,
             profile_dir: None,
             profile: None,
             ipython_dir: None,
@@ -345,11 +352,13 @@ pub struct Log {
     pub level: String,
     /// To the profile's `log` folder instead of standard error.
     pub to_file: bool,
+    /// Where an `iplogger` listens that shows the lines too, such as `tcp://127.0.0.1:20202`.
+    pub url: Option<String>,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Log { level: "info".into(), to_file: false }
+        Log { level: "info".into(), to_file: false, url: None }
     }
 }
 

@@ -5,6 +5,7 @@ use pointsman_core::connection_file::{ClientFile, Common, EngineFile};
 use pointsman_schedulers::broadcast::Broadcast;
 
 use super::files::Identity;
+use super::monitor::Monitor;
 use super::ports::{Binder, Side};
 use crate::config::Config;
 
@@ -34,6 +35,8 @@ pub(super) struct Channels {
     pub(super) broadcast_leaves: Vec<Bound>,
     /// A client of the control relay within this process: the task scheduler's.
     pub(super) control_within: zmq::Socket,
+    /// Where copies of all traffic go, if anywhere.
+    pub(super) monitor: Option<Monitor>,
 }
 
 impl Channels {
@@ -41,7 +44,12 @@ impl Channels {
     ///
     /// # Errors
     /// If an address can not be had, with the channel.
-    pub(super) fn bind(context: &zmq::Context, binder: &mut Binder<'_>, tree: &Broadcast) -> anyhow::Result<Self> {
+    pub(super) fn bind(
+        context: &zmq::Context,
+        binder: &mut Binder<'_>,
+        tree: &Broadcast,
+        config: &Config,
+    ) -> anyhow::Result<Self> {
         let queries = binder.bind(Side::Shared, "registration", zmq::ROUTER)?;
         let queries_of_engines = binder.bind_registration_for_engines(queries.1)?;
         let control_out = binder.bind(Side::Engine, "control", zmq::ROUTER)?;
@@ -58,6 +66,12 @@ impl Channels {
         let iopub_out = binder.bind(Side::Client, "iopub", zmq::PUB)?;
         let notifications = binder.bind(Side::Client, "notification", zmq::XPUB)?;
         let broadcast_root = binder.bind(Side::Client, "broadcast", zmq::ROUTER)?;
+        let may_be_remote = config.controller.allow_plaintext;
+        let monitor = config.controller.monitor_url.as_ref().map(|url| {
+            let publisher = binder.bind_monitor(url, may_be_remote)?;
+            Monitor::new(context, publisher)
+        });
+        let monitor = monitor.transpose()?;
         binder.say_if_too_few();
         iopub_in.0.set_subscribe(b"")?;
         // The task scheduler speaks to engines' control channel as clients do, from within this process.
@@ -82,6 +96,7 @@ impl Channels {
             broadcast_root,
             broadcast_leaves,
             control_within,
+            monitor,
         })
     }
 

@@ -8,6 +8,7 @@ mod dask;
 mod decide;
 mod files;
 pub(crate) mod lock;
+mod monitor;
 mod open_files;
 mod outlet;
 mod policies;
@@ -94,7 +95,7 @@ impl Controller {
 
         let mut binder = Binder::new(&context, config, identity.former.as_ref(), curve.as_ref())?;
         let tree = Broadcast::new(identity.session(fresh_id()), config.broadcast.depth);
-        let channels = Channels::bind(&context, &mut binder, &tree)?;
+        let channels = Channels::bind(&context, &mut binder, &tree, config)?;
         let placement = decided.policies.placement.name();
         let (client_file, engine_file) = channels.connection_files(&binder, config, &identity, server_key, placement);
 
@@ -169,13 +170,17 @@ impl Controller {
         let ending = self.crew.wait();
         self.lock.say_ending();
         drop(self.files);
-        if !self.crew.finish() {
+        let (all_ended, incomplete) = self.crew.finish();
+        if !all_ended {
             // Terminating a context waits for its sockets, and a thread that does not stop keeps its own.
             std::mem::forget(self.context);
         }
         for (part, kind, count) in self.tally.counts() {
             tracing::info!("in all, {part}: {kind}: {count}");
         }
-        ending
+        match (ending, incomplete) {
+            (Ending::Asked, Some(reason)) => Ending::Incomplete(reason),
+            (ending, _) => ending,
+        }
     }
 }

@@ -9,6 +9,13 @@ use super::address::{Address, why_not_bound};
 use super::curve::CurveServer;
 use crate::config::{Config, Transport, parse_ports};
 
+/// The most that a frame of a request to the hub, or of a heartbeat, may have.
+const MAX_REQUEST_BYTES: u64 = 16 << 20;
+/// The most that a subscription may have. A publisher hears nothing else, and keeps every byte of it as a node of a tree.
+const MAX_SUBSCRIPTION_BYTES: u64 = 4 << 10;
+/// Less than this and peers could not even connect with what they say of themselves.
+const LEAST_MAX_MESSAGE_BYTES: u64 = 64 << 10;
+
 /// Whose socket it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
@@ -74,6 +81,8 @@ pub(super) struct Binder<'a> {
     former: Option<&'a (ClientFile, EngineFile)>,
     former_leaves: VecDeque<u16>,
     next_ipc: u16,
+    /// The largest frame that a peer may send.
+    max_message_bytes: u64,
     /// Channels that got a port that was asked for, and channels that got any.
     chosen: usize,
     random: usize,
@@ -87,6 +96,13 @@ impl<'a> Binder<'a> {
         curve: Option<&'a CurveServer>,
     ) -> anyhow::Result<Self> {
         let controller = &config.controller;
+        let max_message_bytes = controller.max_message_bytes;
+        if max_message_bytes < LEAST_MAX_MESSAGE_BYTES {
+            bail!(
+                "controller.max_message_bytes: {max_message_bytes} is less than any cluster works with: give at least \
+                 {LEAST_MAX_MESSAGE_BYTES}, and more than the largest array that is sent"
+            );
+        }
         let may_be_remote = curve.is_some() || controller.allow_plaintext;
         let place = |setting: &str, own: &Option<String>, former: Option<&Common>| {
             let Some(common) = former else {
@@ -114,6 +130,7 @@ impl<'a> Binder<'a> {
             former_leaves: former.map(|(_, engine)| engine.broadcast.iter().copied().collect()).unwrap_or_default(),
             former,
             next_ipc: 0,
+            max_message_bytes,
             chosen: 0,
             random: 0,
         };
@@ -168,6 +185,35 @@ impl<'a> Binder<'a> {
         Ok(Some(socket))
     }
 
+    /// Binds the monitor's socket where the configuration says. It obeys the rules of all others.
+    pub(super) fn bind_monitor(&mut self, url: &str, may_be_remote: bool) -> anyhow::Result<zmq::Socket> {
+        let bound = (|| {
+            let (scheme, address) = url.split_once("://").context("no address: give tcp://ADDRESS:PORT or ipc://PATH")?;
+            let socket = self.socket(zmq::XPUB, "monitor", Side::Client)?;
+            let endpoint = match scheme {
+                "tcp" => {
+                    let (ip, port) = address.rsplit_once(':').context("no port: give tcp://ADDRESS:PORT")?;
+                    match Place::new("its address", Transport::Tcp, ip, self.curve.is_some() || may_be_remote)? {
+                        Place::Tcp(address) => {
+                            socket.set_ipv6(address.is_ipv6())?;
+                            format!("tcp://{}:{port}", address.bound())
+                        }
+                        Place::Ipc(_) => bail!("give tcp://ADDRESS:PORT"),
+                    }
+                }
+                "ipc" => url.to_owned(),
+                other => bail!("'{other}' is no transport: give tcp://ADDRESS:PORT or ipc://PATH"),
+            };
+            socket.set_sndhwm(super::monitor::BACKLOG)?;
+            socket.bind(&endpoint)?;
+            Ok(socket)
+        })();
+        let socket = bound.with_context(|| format!("controller.monitor_url {url}"))?;
+        let endpoint = socket.get_last_endpoint()?.unwrap_or_default();
+        tracing::info!("copies of all traffic can be watched on {}", endpoint);
+        Ok(socket)
+    }
+
     /// Says it if there were ports to take, but too few: behind a firewall, the others are the ones that nobody reaches.
     pub(super) fn say_if_too_few(&self) {
         if self.former.is_none() && self.chosen > 0 && self.random > 0 {
@@ -187,6 +233,13 @@ impl<'a> Binder<'a> {
         socket.set_sndhwm(0)?;
         socket.set_rcvhwm(0)?;
         socket.set_linger(500)?;
+        // What comes in; for each frame. Whoever sends a larger one is disconnected before it is received.
+        let most = match (kind, channel) {
+            (zmq::PUB | zmq::XPUB, _) => MAX_SUBSCRIPTION_BYTES,
+            (_, "registration" | "hb_pong") => self.max_message_bytes.min(MAX_REQUEST_BYTES),
+            _ => self.max_message_bytes,
+        };
+        socket.set_maxmsgsize(i64::try_from(most).unwrap_or(i64::MAX))?;
         // An engine's one socket is connected to three of ours, which must not announce the same name.
         let name = match (kind, channel, side) {
             (zmq::ROUTER, "mux" | "task" | "control", Side::Client) => Some(format!("{channel}_in")),

@@ -7,11 +7,11 @@ use pointsman_core::db::TaskDb;
 use pointsman_core::hub::Hub;
 use pointsman_core::hub::driver::{self as hub_driver, HubInput, HubSockets, Records};
 use pointsman_core::net::{Mailbox, Outbox, Tally, fresh_id};
-use pointsman_core::relay::{Command, KnownPeers, NoTap, Pairing, Relay, Tap};
+use pointsman_core::relay::{Command, KnownPeers, Pairing, PublishTap, Relay, Tap};
 use pointsman_policies::{Registry, Time};
 use pointsman_schedulers::broadcast::Broadcast;
 use pointsman_schedulers::live::{
-    BroadcastInput, BroadcastSockets, TaskInput, TaskOptions, TaskSockets, run_broadcast, run_tasks,
+    BroadcastInput, BroadcastSockets, TaskInput, TaskOptions, TaskSockets, TaskWatch, run_broadcast, run_tasks,
 };
 use pointsman_schedulers::task::TaskScheduler;
 
@@ -101,16 +101,27 @@ fn start_all(crew: &mut Crew, parts: Parts<'_>) -> anyhow::Result<(Arc<PolicyDes
     let known = KnownPeers::default();
     let direct = HubTap::new("mux", to_hub.clone(), keeps_records).counted_in(&tally);
     let output = HubTap::new("iopub", to_hub.clone(), keeps_records).counted_in(&tally);
-    let relay = Relay::new(channels.mux_in.0, channels.mux_out.0, Pairing::Swap, direct)?.knowing(known.clone());
+    let monitor = channels.monitor;
+    let copies = |into: &str, out: &str| -> anyhow::Result<Option<PublishTap>> {
+        monitor.as_ref().map(|monitor| monitor.tap(into, out, &tally)).transpose()
+    };
+    let tap = (direct, copies("in", "out")?);
+    let relay = Relay::new(channels.mux_in.0, channels.mux_out.0, Pairing::Swap, tap)?.knowing(known.clone());
     start_relay(crew, "mux", relay, &tally)?;
-    let relay = Relay::new(channels.control_in.0, channels.control_out.0, Pairing::Swap, NoTap)?.knowing(known.clone());
+    let tap = copies("incontrol", "outcontrol")?;
+    let relay = Relay::new(channels.control_in.0, channels.control_out.0, Pairing::Swap, tap)?.knowing(known.clone());
     start_relay(crew, "control", relay, &tally)?;
-    let relay = Relay::new(channels.iopub_in.0, channels.iopub_out.0, Pairing::OneWay, output)?;
+    let tap = (output, copies("iopub", "iopub")?);
+    let relay = Relay::new(channels.iopub_in.0, channels.iopub_out.0, Pairing::OneWay, tap)?;
     start_relay(crew, "iopub", relay, &tally)?;
+    let task_copies = monitor.as_ref().map(|monitor| monitor.of_tasks(&tally)).transpose()?;
+    if let Some(monitor) = monitor {
+        start_relay(crew, "monitor", monitor.relay()?, &tally)?;
+    }
 
     let sockets = TaskSockets { clients: channels.task_in.0, engines: channels.task_out.0, control: channels.control_within };
     let session = identity.session(fresh_id());
-    start_tasks(crew, config, decided, sockets, (&to_tasks, tasks_mailbox), to_hub.clone(), session, &tally)?;
+    start_tasks(crew, config, decided, sockets, (&to_tasks, tasks_mailbox), to_hub.clone(), session, task_copies, &tally)?;
 
     let leaves = channels.broadcast_leaves.into_iter().map(|leaf| leaf.0).collect();
     let sockets = BroadcastSockets { root: channels.broadcast_root.0, leaves };
@@ -162,6 +173,7 @@ fn start_tasks(
     (to_self, inputs): (&Outbox<TaskInput>, Mailbox<TaskInput>),
     to_hub: Outbox<HubInput>,
     session: Session,
+    watch: Option<TaskWatch>,
     tally: &Tally,
 ) -> anyhow::Result<()> {
     let mut scheduler = TaskScheduler::new(decided.scheme, limits(config), decided.seed);
@@ -173,6 +185,7 @@ fn start_tasks(
         log_decisions,
         decisions: decisions.map(|path| decision_file(path)).transpose()?,
         shadows: decided.shadows,
+        watch,
         keeps_records: config.records.store != Store::None,
     };
     crew.start("tasks", stop(to_self, || TaskInput::Stop), move || {

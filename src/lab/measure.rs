@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
+use super::start_up::Series;
+pub use super::start_up::StartUp;
 use super::world::{Ended, Totals};
 
 /// Histograms hold a thousandth of their value from a nanosecond up to thirty years.
@@ -107,6 +109,7 @@ pub struct Collector {
     response: Values,
     wait: Values,
     slowdown: Values,
+    series: Series,
     by_client: Vec<(f64, u64)>,
     by_class: BTreeMap<u64, (f64, u64)>,
     first_at_ns: u64,
@@ -122,6 +125,7 @@ impl Collector {
             response: Values::new(1e9),
             wait: Values::new(1e9),
             slowdown: Values::new(MILLI),
+            series: Series::default(),
             by_client: Vec::new(),
             by_class: BTreeMap::new(),
             first_at_ns: u64::MAX,
@@ -139,6 +143,7 @@ impl Collector {
         }
         self.measured += 1;
         self.response.add(ended.response_s());
+        self.series.push(ended.response_s());
         self.wait.add(ended.wait_s());
         // Of what takes no time there is no slowdown.
         if ended.work_ns == 0 {
@@ -187,6 +192,8 @@ impl Collector {
             wasted: share(totals.wasted_ns as f64 / 1e9, all),
             busy_s: busy,
             tail: self.response.tail(),
+            start_up: self.series.start_up(self.warmup),
+            stretch: None,
         }
     }
 }
@@ -245,6 +252,10 @@ pub struct Measures {
     pub busy_s: Vec<f64>,
     /// Shares of responses above values.
     pub tail: Vec<(f64, f64)>,
+    /// How long the start of the run is felt in it.
+    pub start_up: Option<StartUp>,
+    /// How long tasks really ran, by what they should have taken: of live runs, where a busy machine stretches them.
+    pub stretch: Option<f64>,
 }
 
 /// A figure by its name.
@@ -258,7 +269,7 @@ pub struct Metric {
 }
 
 /// All of them, in the order of columns.
-pub const METRICS: [Metric; 32] = [
+pub const METRICS: [Metric; 33] = [
     Metric { name: "response_mean_s", label: "mean response, s", of: |m| m.response_s.mean },
     Metric { name: "response_p50_s", label: "median response, s", of: |m| m.response_s.p50 },
     Metric { name: "response_p90_s", label: "90th percentile of response, s", of: |m| m.response_s.p90 },
@@ -293,6 +304,7 @@ pub const METRICS: [Metric; 32] = [
     Metric { name: "class_slowdown_most", label: "mean slowdown of the class served worst", of: |m| m.class_slowdown.1 },
     Metric { name: "decisions_per_s", label: "decisions in a second", of: |m| m.decisions_per_s },
     Metric { name: "wasted", label: "share of work wasted", of: |m| m.wasted },
+    Metric { name: "stretch", label: "real run times by nominal ones", of: |m| m.stretch.unwrap_or(f64::NAN) },
     Metric { name: "tasks", label: "tasks measured", of: |m| m.tasks as f64 },
     Metric { name: "failed", label: "tasks failed", of: |m| m.failed as f64 },
 ];

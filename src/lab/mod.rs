@@ -9,6 +9,8 @@ pub mod oracle;
 pub mod reference;
 pub mod replay;
 pub mod report;
+mod start_up;
+pub mod summary;
 pub mod theory;
 pub mod verify;
 pub mod workload;

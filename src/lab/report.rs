@@ -30,13 +30,13 @@ pub struct Page {
 }
 
 /// Figures of a point: one estimate for each metric.
-struct Known<'r> {
+pub(super) struct Known<'r> {
     results: &'r Results,
     values: Vec<Vec<Vec<f64>>>,
 }
 
 impl<'r> Known<'r> {
-    fn new(results: &'r Results) -> Known<'r> {
+    pub(super) fn new(results: &'r Results) -> Known<'r> {
         let mut values = vec![vec![Vec::new(); METRICS.len()]; results.experiment.points().len()];
         for row in &results.rows {
             for (column, figure) in row.figures.iter().enumerate() {
@@ -46,13 +46,13 @@ impl<'r> Known<'r> {
         Known { results, values }
     }
 
-    fn of(&self, point: usize, metric: &str) -> Option<Estimate> {
+    pub(super) fn of(&self, point: usize, metric: &str) -> Option<Estimate> {
         let column = METRICS.iter().position(|known| known.name == metric)?;
         let values = &self.values[point][column];
         (!values.is_empty() && values.iter().all(|value| value.is_finite())).then(|| Estimate::of(values))
     }
 
-    fn values(&self, point: usize, metric: &str) -> &[f64] {
+    pub(super) fn values(&self, point: usize, metric: &str) -> &[f64] {
         METRICS.iter().position(|known| known.name == metric).map_or(&[], |column| &self.values[point][column])
     }
 
@@ -388,7 +388,7 @@ fn escape(text: &str) -> String {
 }
 
 /// A number to four digits.
-fn digits(value: f64) -> String {
+pub(super) fn digits(value: f64) -> String {
     let size = value.abs();
     match size {
         _ if !value.is_finite() => "–".into(),
@@ -399,7 +399,7 @@ fn digits(value: f64) -> String {
 }
 
 /// A mean with half of its confidence interval, both to that one's second digit.
-fn with_spread(estimate: &Estimate) -> String {
+pub(super) fn with_spread(estimate: &Estimate) -> String {
     let (mean, half) = (estimate.mean, estimate.half_width.unwrap_or(0.0));
     // What always comes out the same has no spread but that of rounding.
     if half <= 1e-9 * mean.abs() {
@@ -439,7 +439,8 @@ fn html(known: &Known<'_>, live: Option<&Results>, registry: &Registry, charts: 
         experiment.points().len(),
         experiment.seed
     );
-    for warning in super::experiment::warnings(experiment) {
+    let after = super::experiment::start_up_warnings(experiment, &known.results.details);
+    for warning in super::experiment::warnings(experiment, registry).into_iter().chain(after) {
         let _ = write!(page, "<p class=\"note\">{}</p>", escape(&warning));
     }
     if !charts.is_empty() {
@@ -453,14 +454,24 @@ fn html(known: &Known<'_>, live: Option<&Results>, registry: &Registry, charts: 
     table_of_figures(known, registry, &mut page);
     comparisons(known, &mut page);
     if let Some(live) = live {
+        if let Some(warning) = super::summary::stretched(live) {
+            let _ = write!(page, "<p class=\"note\">Live: {}</p>", escape(&warning));
+        }
         beside(known, &Known::new(live), &mut page);
     }
     let _ = write!(
         page,
-        "<h2>The experiment</h2><pre>{}</pre><p>Pointsman {}.</p></body></html>",
+        "<h2>The experiment</h2><pre>{}</pre><p>Run by Pointsman {}, executable {}; this page is by {}.</p>",
         escape(&experiment.to_toml()),
+        escape(&known.results.maker.version),
+        escape(&known.results.maker.executable),
         env!("CARGO_PKG_VERSION")
     );
+    let _ = write!(page, "<table><thead><tr><th>policy</th><th class=\"l\">source</th></tr></thead><tbody>");
+    for (policy, source) in &known.results.maker.policies {
+        let _ = write!(page, "<tr><td class=\"l\">{}</td><td class=\"l\">{}</td></tr>", escape(policy), escape(source));
+    }
+    let _ = write!(page, "</tbody></table></body></html>");
     page
 }
 

@@ -1,4 +1,5 @@
-//! Which formula speaks of which point of an experiment: the bridge from parameters to the oracle. Where nothing is known, nothing is said.
+//! Which formula speaks of which point of an experiment: the bridge from parameters to the oracle. Where nothing is known, nothing is said: of a scheme
+//! that comes from elsewhere only what it declares.
 
 use pointsman_policies::{Axis, Registry};
 
@@ -49,24 +50,27 @@ pub fn mean_response_s(point: &Point, registry: &Registry) -> Option<(f64, &'sta
     }
     let policies = point.policies(registry).ok()?;
     let admission = policies.on(Axis::Admission);
-    if admission.name() != "fixed" || policies.on(Axis::Order).name() != "fifo" || policies.on(Axis::Rebalance).name() != "none" {
-        if n == 1 && admission.name() == "fixed" && policies.on(Axis::Order).name() == "shortest" {
-            let hwm = admission.parameters().get("hwm").and_then(serde_json::Value::as_u64)?;
-            if hwm == 1 && point.estimate().ok()? == Estimate::Exact {
-                return Some((oracle::sjf_response(load, &oracle::SizeLaw::of(size)?), "M/G/1 SJF"));
-            }
-        }
+    let hwm = admission.parameters().get("hwm").filter(|_| admission.name() == "fixed")?.as_u64()?;
+    let (order, placement) = (policies.on(Axis::Order), policies.on(Axis::Placement));
+    let parameter = |key: &str| placement.parameters().get(key);
+    if policies.on(Axis::Rebalance).name() != "none" {
         return None;
     }
-    let hwm = admission.parameters().get("hwm").and_then(serde_json::Value::as_u64)?;
-    let placement = policies.on(Axis::Placement);
-    let parameter = |key: &str| placement.parameters().get(key);
-    if n == 1 {
-        return Some((oracle::fcfs_response(load, size), "M/G/1"));
+    // A scheme that may leave an engine idle, or does not say, is none of which these formulas speak.
+    let conserves = registry.build(placement).ok()?.is_work_conserving() == Some(true);
+    if order.name() == "shortest" && n == 1 && hwm == 1 && conserves && point.estimate().ok()? == Estimate::Exact {
+        return Some((oracle::sjf_response(load, &oracle::SizeLaw::of(size)?), "M/G/1 SJF"));
     }
-    let waits_for_all = matches!(placement.name(), "sita" | "locality" | "fillfirst" | "boundedhash" | "maglev" | "rendezvous");
-    if hwm == 1 {
-        return if exponential && !waits_for_all { unit(oracle::mmn_response(n, load), "M/M/n") } else { None };
+    if order.name() != "fifo" {
+        return None;
+    }
+    if n == 1 || hwm == 1 {
+        return match (conserves, n) {
+            (false, _) => None,
+            (true, 1) => Some((oracle::fcfs_response(load, size), "M/G/1")),
+            (true, _) if exponential => unit(oracle::mmn_response(n, load), "M/M/n"),
+            (true, _) => None,
+        };
     }
     if placement.name() == "sita" && hwm == 0 && point.estimate().ok()? == Estimate::Exact {
         // Cutoffs that are learned move with what comes, and do better than those of equal load where tails are heavy.

@@ -2,7 +2,7 @@
 //! cent and in standard errors; and identities that hold event for event.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use comfy_table::{CellAlignment, Table, presets};
 use pointsman_policies::{Registry, Rng};
@@ -172,38 +172,89 @@ fn cases(registry: &Registry, full: bool) -> Vec<Case> {
     cases
 }
 
-/// Runs every case, several times each, on all cores. `progress` hears how many runs of how many are done.
+/// What is heard while cases are run.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'v> {
+    /// A run is over: tasks of the runs that are, and of all.
+    Run {
+        /// Those that are over.
+        done: u64,
+        /// All.
+        all: u64,
+    },
+    /// A case is over.
+    Case(&'v Verdict),
+}
+
+impl Case {
+    /// How often it is run: short systems need many runs, long ones few.
+    fn runs(&self) -> usize {
+        if self.point.arrivals.as_deref() == Some("batch") { 2000 } else { 8 }
+    }
+
+    fn tasks(&self) -> u64 {
+        self.point.tasks * self.runs() as u64
+    }
+}
+
+/// Tasks of all runs together: what it takes grows with them.
+pub fn tasks(registry: &Registry, full: bool) -> u64 {
+    cases(registry, full).iter().map(Case::tasks).sum()
+}
+
+/// Runs a few of the cases briefly, so that one may see how long that takes here; returns how many tasks those were.
+///
+/// # Errors
+/// As [`verify`].
+pub fn try_out(registry: &Registry) -> anyhow::Result<u64> {
+    let mut tasks = 0;
+    for case in cases(registry, false).iter().step_by(7) {
+        let point = Point { tasks: case.point.tasks.min(3000), ..case.point.clone() };
+        run_point(&point, registry, Path::new("."), 1)?;
+        tasks += point.tasks;
+    }
+    Ok(tasks.max(1))
+}
+
+/// Runs every case, several times each, on all cores. `watch` hears how far it is, and each case as it is over.
 ///
 /// # Errors
 /// If a case can not be run.
-pub fn verify(
-    registry: &Registry,
-    full: bool,
-    seed: u64,
-    progress: &(impl Fn(usize, usize) + Sync),
-) -> anyhow::Result<Vec<Verdict>> {
+pub fn verify(registry: &Registry, full: bool, seed: u64, watch: &(impl Fn(Step<'_>) + Sync)) -> anyhow::Result<Vec<Verdict>> {
     let cases = cases(registry, full);
-    // Short systems need many runs, long ones few.
-    let count = |case: &Case| if case.point.arrivals.as_deref() == Some("batch") { 2000 } else { 8 };
-    let all: usize = cases.iter().map(count).sum();
-    let done = AtomicUsize::new(0);
+    let all: u64 = cases.iter().map(Case::tasks).sum();
+    let done = AtomicU64::new(0);
     let verdict = |case: &Case| {
         let run = |n: usize| {
             let seed = Rng::stream(seed, &format!("{} {n}", case.name)).next_u64();
             let measures = run_point(&case.point, registry, Path::new("."), seed)?.measures;
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1, all);
+            watch(Step::Run { done: done.fetch_add(case.point.tasks, Ordering::Relaxed) + case.point.tasks, all });
             Ok((case.measure)(&measures))
         };
-        let estimate = Estimate::of(&(0..count(case)).into_par_iter().map(run).collect::<anyhow::Result<Vec<f64>>>()?);
-        Ok(Verdict {
+        let estimate = Estimate::of(&(0..case.runs()).into_par_iter().map(run).collect::<anyhow::Result<Vec<f64>>>()?);
+        let verdict = Verdict {
             name: case.name.clone(),
             source: case.source.to_owned(),
             theory: case.theory,
             simulated: estimate.mean,
             error: estimate.standard_error.unwrap_or(f64::NAN),
-        })
+        };
+        watch(Step::Case(&verdict));
+        Ok(verdict)
     };
     cases.par_iter().map(verdict).collect()
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let word = if self.holds() { "holds" } else { "DEVIATES" };
+        let (by, sigmas) = (self.deviation() * 100.0, self.sigmas());
+        write!(
+            f,
+            "{}: {} {:.5}, simulated {:.5}, {by:+.2} %, {sigmas:+.1} standard errors: {word}",
+            self.name, self.source, self.theory, self.simulated
+        )
+    }
 }
 
 /// The table of verdicts.

@@ -1,6 +1,8 @@
 //! The clients of a load, on one thread: they submit by a closed or an open loop and see how long each task takes.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -14,10 +16,12 @@ use pointsman_policies::Rng;
 use smallvec::SmallVec;
 
 use super::alarm::Alarm;
-use super::farm::{NEVER_NS, read_reply};
+use super::farm::read_reply;
 use super::link::{Link, address};
-use super::plan::Plan;
+use super::plan::{Durations, Plan};
+use super::report::Ran;
 use super::speaker::Speaker;
+use super::task::{Buffers, NEVER_NS};
 use crate::lab::world::{Ended, Job, Source};
 
 const ALARM: Token = Token(0);
@@ -37,11 +41,14 @@ pub(super) struct Seen {
     pub(super) failed: u64,
     /// Microseconds from submission, or from when it was due, to the answer.
     pub(super) latency_us: Histogram<u64>,
+    /// How long they were to run, and ran.
+    pub(super) ran: Ran,
 }
 
 impl Seen {
     fn new() -> anyhow::Result<Seen> {
-        Ok(Seen { done: 0, failed: 0, latency_us: Histogram::new_with_bounds(1, 3_600_000_000, 3)? })
+        let latency_us = Histogram::new_with_bounds(1, 3_600_000_000, 3)?;
+        Ok(Seen { done: 0, failed: 0, latency_us, ran: Ran::default() })
     }
 }
 
@@ -52,6 +59,22 @@ pub(super) enum Pace {
     Closed { window: usize },
     /// So many tasks a second come, whatever becomes of them.
     Open { rate: f64 },
+}
+
+/// A task without its answer.
+#[derive(Clone, Copy, Debug)]
+struct UnderWay {
+    /// When it was sent or due.
+    due: Duration,
+    length_ns: u64,
+}
+
+/// The end of a task, for whoever drives them one by one.
+struct End {
+    number: u64,
+    at: Duration,
+    ok: bool,
+    ran: Option<Duration>,
 }
 
 /// Clients at work.
@@ -65,8 +88,8 @@ pub(super) struct Clients {
     lengths: Rng,
     graph: Rng,
     gaps: Rng,
-    /// For tasks from `first` on: when it was sent or due, unless it was answered.
-    under_way: VecDeque<Option<Duration>>,
+    /// Tasks from `first` on, unless they were answered.
+    under_way: VecDeque<Option<UnderWay>>,
     first: u64,
     /// The number of the first task of the plan; those before it are blocked.
     base: u64,
@@ -75,23 +98,23 @@ pub(super) struct Clients {
     due: Duration,
     seen: Seen,
     /// Ends of tasks by number, while somebody wants them.
-    ends: Option<Vec<(u64, Duration, bool)>>,
+    ends: Option<Vec<End>>,
     last_answer: Duration,
     metadata: Vec<u8>,
-    buffers: [Vec<u8>; 3],
+    buffers: Buffers,
+    /// Somebody wants it to end.
+    stop: Arc<AtomicBool>,
     clock: Clock,
 }
 
 impl Clients {
-    /// Connects the clients of a plan.
-    pub(super) fn connect(file: &ClientFile, plan: &Plan) -> anyhow::Result<Clients> {
+    /// Connects the clients of a plan. All that they do ends with an error soon after `stop` is set.
+    pub(super) fn connect(file: &ClientFile, plan: &Plan, stop: &Arc<AtomicBool>) -> anyhow::Result<Clients> {
         let poll = Poll::new()?;
         let to = address(&file.common, file.common.task)?;
         let links = (0..plan.clients)
             .map(|n| Link::connect(to, "DEALER", "", poll.registry(), Token(FIRST_CLIENT + n)))
             .collect::<std::io::Result<_>>()?;
-        let mut buffers = [0; 3].map(|_| vec![b'x'; plan.payload_bytes / 3]);
-        buffers[0].resize(buffers[0].len().max(8), 0);
         Ok(Clients {
             alarm: Alarm::new(poll.registry(), ALARM)?,
             events: Events::with_capacity(256),
@@ -110,7 +133,8 @@ impl Clients {
             ends: None,
             last_answer: Duration::ZERO,
             metadata: Vec::new(),
-            buffers,
+            buffers: Buffers::new(plan.payload_bytes),
+            stop: stop.clone(),
             clock: Clock::default(),
             poll,
         })
@@ -121,14 +145,26 @@ impl Clients {
         self.clock.now()
     }
 
+    /// How many tasks it has submitted.
+    pub(super) fn submitted(&self) -> u64 {
+        self.first + self.under_way.len() as u64
+    }
+
     /// What has been seen since the last call.
     pub(super) fn take_seen(&mut self) -> anyhow::Result<Seen> {
         Ok(std::mem::replace(&mut self.seen, Seen::new()?))
     }
 
-    /// Composes a task of a client: its length, numbers of tasks to wait for, engines that it must run on, a label without anything to escape. Returns its
-    /// number.
-    fn compose(&mut self, client: usize, length_ns: u64, after: &[u64], targets: &str, label: Option<&str>) -> u64 {
+    /// Composes a task of a client: its function and length, numbers of tasks to wait for, engines that it must run on, a label without anything to escape.
+    /// Returns its number.
+    fn compose(
+        &mut self,
+        client: usize,
+        (function, length_ns): (u64, u64),
+        after: &[u64],
+        targets: &str,
+        label: Option<&str>,
+    ) -> u64 {
         use std::io::Write as _;
         let number = self.first + self.under_way.len() as u64;
         let now = self.clock.now();
@@ -143,47 +179,50 @@ impl Clients {
             self.metadata,
             r#"],"follow":[],"timeout":0.0,"targets":[{targets}],"retries":0,"label":{quote}{label}{quote},"quiet":true}}"#
         );
-        self.buffers[0][..8].copy_from_slice(&length_ns.to_le_bytes());
         let link = &mut self.links[client];
-        let buffers = self.buffers.iter().map(Vec::as_slice);
+        let buffers = self.buffers.of(function, length_ns);
         self.speaker.say(&mut link.outbox, now, (number, "apply_request"), [b"{}", &self.metadata, b"{}"], buffers);
         number
     }
 
     /// Submits a task of the plan.
     fn submit(&mut self, due: Duration) {
-        let length = self.plan.duration.draw(&mut self.lengths);
+        let (function, length) = self.plan.duration.draw(&mut self.lengths);
+        let length_ns = u64::try_from(length.as_nanos()).unwrap_or(NEVER_NS).min(NEVER_NS - 1);
         let number = self.first + self.under_way.len() as u64;
         // Only on tasks of the same client: another's may come by its connection later than this one.
         let (links, number) = (self.links.len() as u64, number - self.base);
         let (client, own) = (number % links, number / links);
         let mut after = self.plan.after.of(own, &mut self.graph);
         after.iter_mut().for_each(|earlier| *earlier = self.base + *earlier * links + client);
-        self.compose(client as usize, u64::try_from(length.as_nanos()).unwrap_or(NEVER_NS - 1), &after, "", None);
-        self.under_way.push_back(Some(due));
+        let label = self.plan.label.take();
+        self.compose(client as usize, (function, length_ns), &after, "", label.as_deref());
+        self.plan.label = label;
+        self.under_way.push_back(Some(UnderWay { due, length_ns }));
         self.count += 1;
     }
 
     /// Submits tasks that wait for one that never ends, which occupies a place on the engine of this uuid; returns when the controller has
     /// taken them all.
     pub(super) fn block(&mut self, engine: &str, progress: &dyn Fn(u64)) -> anyhow::Result<()> {
-        let gate = self.compose(0, NEVER_NS, &[], &format!(r#""{engine}""#), None);
+        let gate = self.compose(0, (0, NEVER_NS), &[], &format!(r#""{engine}""#), None);
         self.under_way.push_back(None);
         for n in 0..self.plan.blocked {
-            self.compose(0, 0, &[gate], "", None); // of the same client, so that it comes later
+            self.compose(0, (0, 0), &[gate], "", None); // of the same client, so that it comes later
             self.under_way.push_back(None);
             if n % 64 == 0 {
                 self.flush()?;
                 progress(n as u64);
                 while self.is_backed_up() {
                     self.wait(Duration::from_millis(10))?;
+                    self.check_patience()?;
                 }
             }
         }
         self.settle_front();
         // What is asked last is answered when all before it has been read.
-        self.compose(0, 0, &[], "", None);
-        self.under_way.push_back(Some(self.clock.now()));
+        self.compose(0, (0, 0), &[], "", None);
+        self.under_way.push_back(Some(UnderWay { due: self.clock.now(), length_ns: 0 }));
         self.count += 1;
         self.flush()?;
         self.drain()?;
@@ -264,27 +303,27 @@ impl Clients {
             while source.next_at().is_some_and(|at| at <= virtual_ns(now)) && !self.is_backed_up() {
                 let job = source.take();
                 let after: SmallVec<[u64; 4]> = job.after.iter().map(|number| base + number).collect();
-                let label = job.hints.cost_s.map(|cost_s| format!("#cost={}", cost_s * unit_s));
                 let client = job.client as usize % self.links.len();
-                let length_ns = (job.work_ns as f64 * unit_s) as u64;
-                self.compose(client, length_ns.min(NEVER_NS - 1), &after, "", label.as_deref());
+                let length_ns = ((job.work_ns as f64 * unit_s) as u64).min(NEVER_NS - 1);
+                self.compose(client, (job.class, length_ns), &after, "", job.label_at(unit_s).as_deref());
                 let due = from + Duration::from_nanos((job.at_ns as f64 * unit_s) as u64);
-                self.under_way.push_back(Some(due));
+                self.under_way.push_back(Some(UnderWay { due, length_ns }));
                 self.count += 1;
                 jobs.insert(submitted, job);
                 submitted += 1;
             }
             self.flush()?;
-            for (number, at, ok) in self.ends.replace(Vec::new()).unwrap_or_default() {
+            for End { number, at, ok, ran } in self.ends.replace(Vec::new()).unwrap_or_default() {
                 let Some(job) = number.checked_sub(base).and_then(|number| jobs.remove(&number)) else { continue };
                 let ended_ns = virtual_ns(at).max(job.at_ns);
+                let ran_ns = ran.map_or(job.work_ns, |ran| (ran.as_nanos() as f64 / unit_s) as u64);
                 let ended = Ended {
                     number: number - base,
                     class: job.class,
                     client: job.client,
                     at_ns: job.at_ns,
                     // The way back is short beside the task, or there is little to be learned from it.
-                    started_ns: ended_ns.saturating_sub(job.work_ns).max(job.at_ns),
+                    started_ns: ended_ns.saturating_sub(ran_ns).max(job.at_ns),
                     ended_ns,
                     work_ns: job.work_ns,
                     engine: None,
@@ -327,6 +366,9 @@ impl Clients {
     }
 
     fn check_patience(&self) -> anyhow::Result<()> {
+        if self.stop.load(Ordering::Relaxed) {
+            bail!("interrupted");
+        }
         if self.count > 0 && self.clock.now() > self.last_answer + PATIENCE {
             bail!("no answer for {PATIENCE:?}, and {} tasks are under way", self.count);
         }
@@ -357,18 +399,24 @@ impl Clients {
     }
 
     fn answers(&mut self, at: usize) -> anyhow::Result<()> {
+        // Tasks of no length run for as long as it takes to answer them; nobody wants to know.
+        let with_run = self.ends.is_some() || self.plan.duration != Durations::Zero;
         self.links[at].each(|message, _| {
-            let Some((id, status)) = read_reply(message, self.speaker.signer()) else { return Ok(()) };
-            let Some(number) = self.speaker.number(&id) else { return Ok(()) };
+            let Some(answered) = read_reply(message, self.speaker.signer(), with_run) else { return Ok(()) };
+            let Some(number) = self.speaker.number(&answered.id) else { return Ok(()) };
             let slot = number.checked_sub(self.first).and_then(|at| self.under_way.get_mut(at as usize));
-            let Some(due) = slot.and_then(Option::take) else { return Ok(()) };
+            let Some(UnderWay { due, length_ns }) = slot.and_then(Option::take) else { return Ok(()) };
+            let is_ok = answered.status == Status::Ok;
             let now = self.clock.now();
             self.last_answer = now;
             self.count -= 1;
             self.seen.latency_us.saturating_record((now.saturating_sub(due).as_micros() as u64).max(1));
-            *(if status == Status::Ok { &mut self.seen.done } else { &mut self.seen.failed }) += 1;
+            *(if is_ok { &mut self.seen.done } else { &mut self.seen.failed }) += 1;
+            if let Some(ran) = answered.ran.filter(|_| is_ok && length_ns > 0) {
+                self.seen.ran.add(length_ns as f64 / 1e9, ran.as_secs_f64());
+            }
             if let Some(ends) = &mut self.ends {
-                ends.push((number, now, status == Status::Ok));
+                ends.push(End { number, at: now, ok: is_ok, ran: answered.ran });
             }
             Ok(())
         })?;

@@ -12,6 +12,11 @@ pub fn compare(a: &Report, b: &Report) -> String {
     if a.machine != b.machine {
         text += "note: the machines are not the same\n";
     }
+    for (name, report) in [("A", a), ("B", b)] {
+        if let Some(mark) = report.ran().mark() {
+            text += &format!("note: {name} is {mark}\n");
+        }
+    }
     let rows = FIGURES.iter().map(|figure| {
         let [from, to] = [a, b].map(|report| report.rounds.iter().map(figure.of).collect::<Vec<f64>>());
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;

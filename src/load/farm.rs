@@ -1,6 +1,7 @@
 //! Any number of engines on one thread: they register, answer pings, and "run" tasks by a timer. They cost so little that what is measured is
 //! the controller.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,15 +11,17 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use mio::{Events, Poll, Token, Waker};
 use pointsman_core::connection_file::EngineFile;
+use pointsman_core::date::Date;
 use pointsman_core::net::{Clock, fresh_id};
 use pointsman_core::wire;
 use pointsman_core::zmtp::{Message, push_frame};
-use pointsman_core::{Signer, find_delimiter};
+use pointsman_core::{Packer, Signer, find_delimiter};
 use serde_json::Value;
 
 use super::alarm::Alarm;
 use super::link::{Link, address};
 use super::speaker::Speaker;
+use super::task::{ARGUMENTS, NEVER_NS, length_ns};
 
 const WAKER: Token = Token(0);
 const ALARM: Token = Token(1);
@@ -28,8 +31,6 @@ const PING: Token = Token(3);
 const FIRST_ENGINE: usize = 4;
 /// Registrations under way at once.
 const REGISTER_AHEAD: usize = 64;
-/// The duration of a task that never ends, and does not keep its engine either.
-pub(super) const NEVER_NS: u64 = u64::MAX;
 
 /// Engines at work, until this is dropped.
 pub(super) struct Farm {
@@ -63,8 +64,8 @@ impl Farm {
             hearts,
             speaker: Speaker::new(Signer::new(common.key.as_bytes()), fresh_id()),
             sent: 0,
-            jobs: BTreeMap::new(),
-            job_number: 0,
+            ends: BTreeMap::new(),
+            begun: 0,
             result: vec![b'r'; result_bytes],
             clock: Clock::default(),
             poll,
@@ -110,22 +111,23 @@ struct Engine {
     number: Option<u64>,
     task: Option<Link>,
     pong: Option<Link>,
-    /// When it will have done all that it has been sent.
-    free_at: Duration,
+    /// What it is at, with the date at which it began.
+    at_work: Option<(Job, String)>,
+    /// What it has been sent and has yet to begin.
+    waiting: VecDeque<Job>,
 }
 
 impl Engine {
     fn new() -> Engine {
-        Engine { uuid: fresh_id(), number: None, task: None, pong: None, free_at: Duration::ZERO }
+        Engine { uuid: fresh_id(), number: None, task: None, pong: None, at_work: None, waiting: VecDeque::new() }
     }
 }
 
 /// A task that is under way or waits for its engine.
 struct Job {
-    engine: usize,
     client: Vec<u8>,
     header: Vec<u8>,
-    started: String,
+    length_ns: u64,
 }
 
 struct Work {
@@ -142,9 +144,9 @@ struct Work {
     hearts: bool,
     speaker: Speaker,
     sent: u64,
-    /// By when they end.
-    jobs: BTreeMap<(Duration, u64), Job>,
-    job_number: u64,
+    /// Engines at work by when they will be done, and by when they began among equals.
+    ends: BTreeMap<(Duration, u64), usize>,
+    begun: u64,
     result: Vec<u8>,
     clock: Clock,
 }
@@ -240,47 +242,57 @@ impl Work {
 
     fn run_requests(&mut self, at: usize, link: &mut Link) -> anyhow::Result<()> {
         link.each(|message, out| {
-            let Some((client, header, duration_ns)) = read_request(message, self.speaker.signer()) else { return Ok(()) };
-            let now = self.clock.now();
-            let engine = &mut self.engines[at];
-            if duration_ns == NEVER_NS {
+            let Some((client, header, length_ns)) = read_request(message, self.speaker.signer()) else { return Ok(()) };
+            if length_ns == NEVER_NS {
                 return Ok(());
             }
-            if duration_ns == 0 && engine.free_at <= now {
+            let now = self.clock.now();
+            let engine = &mut self.engines[at];
+            let is_idle = engine.at_work.is_none();
+            if length_ns == 0 && is_idle {
                 let started = self.speaker.date(now).to_owned();
                 let to = (&engine.uuid[..], client, &started[..]);
                 self.sent += 1;
                 answer(&mut self.speaker, out, now, self.sent, to, header, &self.result);
                 return Ok(());
             }
-            let begins = engine.free_at.max(now);
-            engine.free_at = begins + Duration::from_nanos(duration_ns);
-            let ahead_us = i64::try_from((begins - now).as_micros()).unwrap_or(0);
-            let date = pointsman_core::date::Date::from_unix_us(Clock::date().as_unix_us() + ahead_us);
-            self.job_number += 1;
-            let job = Job { engine: at, client: client.to_vec(), header: header.to_vec(), started: date.to_string() };
-            self.jobs.insert((engine.free_at, self.job_number), job);
+            engine.waiting.push_back(Job { client: client.to_vec(), header: header.to_vec(), length_ns });
+            if is_idle {
+                self.begin(at, now);
+            }
             Ok(())
         })
     }
 
-    /// Answers what is done by now, and sets the alarm for the next.
+    /// Lets an engine begin what is next, and stamps that it has.
+    fn begin(&mut self, at: usize, now: Duration) {
+        let engine = &mut self.engines[at];
+        let Some(job) = engine.waiting.pop_front() else { return };
+        self.begun += 1;
+        self.ends.insert((now + Duration::from_nanos(job.length_ns), self.begun), at);
+        engine.at_work = Some((job, self.speaker.exact_date(now).to_owned()));
+    }
+
+    /// Answers what is done by now, lets those engines go on, and sets the alarm for the next end. An engine that is late begins the next task late:
+    /// stamps say what happened, and never that it did two things at once.
     fn finish_due(&mut self) -> anyhow::Result<()> {
-        let now = self.clock.now();
-        while let Some(entry) = self.jobs.first_entry() {
-            let at = entry.key().0;
-            if at > now {
-                return Ok(self.alarm.set(now, at)?);
+        loop {
+            let now = self.clock.now();
+            let Some(entry) = self.ends.first_entry() else { return Ok(()) };
+            let due = entry.key().0;
+            if due > now {
+                return Ok(self.alarm.set(now, due)?);
             }
-            let job = entry.remove();
-            let engine = &mut self.engines[job.engine];
-            let Some(link) = &mut engine.task else { continue };
+            let at = entry.remove();
+            let engine = &mut self.engines[at];
+            let (Some((job, started)), Some(link)) = (engine.at_work.take(), &mut engine.task) else { continue };
             self.sent += 1;
-            let to = (&engine.uuid[..], &job.client[..], &job.started[..]);
+            self.speaker.exact_date(now);
+            let to = (&engine.uuid[..], &job.client[..], &started[..]);
             answer(&mut self.speaker, &mut link.outbox, now, self.sent, to, &job.header, &self.result);
             link.flush()?;
+            self.begin(at, now);
         }
-        Ok(())
     }
 
     /// Leaves the cluster, as far as the controller still listens.
@@ -301,14 +313,13 @@ impl Work {
     }
 }
 
-/// Who asked, the header of a genuine request, and how long it takes: its first buffer says so in nanoseconds.
+/// Who asked, the header of a genuine request, and how long it takes in nanoseconds.
 fn read_request<'m>(message: &Message<'m>, signer: &Signer) -> Option<(&'m [u8], &'m [u8], u64)> {
     let delimiter = find_delimiter(message.frames())?;
     let part = |offset: usize| message.frame(delimiter + offset);
     let parts = [part(2), part(3), part(4), part(5)];
     signer.verify(part(1), parts).ok()?;
-    let duration_ns = part(6).first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    Some((message.frame(0), parts[0], duration_ns))
+    Some((message.frame(0), parts[0], length_ns(part(6 + ARGUMENTS))))
 }
 
 /// Writes the answer of an engine to a client, to a request of this header.
@@ -328,12 +339,27 @@ fn answer(
     speaker.say(out, now, (number, "apply_reply"), [request_header, metadata.as_bytes(), br#"{"status":"ok"}"#], [result]);
 }
 
-/// Checks that a reply is genuine and well, and returns the id of its request.
-pub(super) fn read_reply<'m>(message: &Message<'m>, signer: &Signer) -> Option<(std::borrow::Cow<'m, str>, wire::Status)> {
+/// What a reply says.
+pub(super) struct Answered<'m> {
+    /// The id of its request.
+    pub(super) id: Cow<'m, str>,
+    pub(super) status: wire::Status,
+    /// How long its engine says that it ran, if that was asked.
+    pub(super) ran: Option<Duration>,
+}
+
+/// Checks that a reply is genuine and well, and reads it; the run time only `with_run`, as dates take longer than all else.
+pub(super) fn read_reply<'m>(message: &Message<'m>, signer: &Signer, with_run: bool) -> Option<Answered<'m>> {
     let delimiter = find_delimiter(message.frames())?;
     let part = |offset: usize| message.frame(delimiter + offset);
     signer.verify(part(1), [part(2), part(3), part(4), part(5)]).ok()?;
     let parent: wire::Parent<'m> = wire::object(part(3)).ok()?;
     let metadata: wire::ReplyMetadata<'_> = wire::object(part(4)).unwrap_or_default();
-    Some((parent.msg_id?, wire::reply_status(pointsman_core::Packer::Json, &metadata, part(5))))
+    let ran = || {
+        let began = Date::parse(metadata.started.as_deref()?)?.as_unix_us();
+        let ended = wire::Header::parse(part(2)).ok()?.date()?.as_unix_us();
+        u64::try_from(ended.checked_sub(began)?).ok().map(Duration::from_micros)
+    };
+    let ran = if with_run { ran() } else { None };
+    Some(Answered { id: parent.msg_id?, status: wire::reply_status(Packer::Json, &metadata, part(5)), ran })
 }

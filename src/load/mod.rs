@@ -12,8 +12,11 @@ mod report;
 mod speaker;
 mod sweep;
 mod target;
+mod task;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -22,9 +25,9 @@ use pointsman_core::peer::Client;
 use procfs::CurrentSI as _;
 
 pub use compare::compare;
-pub use live::{Live, run_live, run_point_live};
+pub use live::{Live, check_live, run_live, run_point_live};
 pub use plan::{After, Arrivals, Durations, Plan};
-pub use report::{Latency, Machine, Report, Round};
+pub use report::{Latency, LeftBehind, MOST_DRIFT, Machine, Ran, Report, Round};
 pub use sweep::{Factor, Sweep, Vary, curves};
 
 use clients::{Clients, Pace};
@@ -54,24 +57,24 @@ const HEARTS_UP_TO: usize = 2000;
 /// Tasks under way while a closed loop finds out what the most is, and while a history is made.
 const SATURATING: Pace = Pace::Closed { window: 256 };
 
-/// Runs a load. `progress` hears what is being done and how far it is, from 0 to 1.
+/// Runs a load. `progress` hears what is being done and how far it is, from 0 to 1. Once `stop` is set it ends soon, and leaves as little behind as
+/// if it had come to its end.
 ///
 /// # Errors
-/// If the controller does not start, has other engines than the load's, stops answering, or does not keep up with an open loop.
-pub fn run(plan: &Plan, which: &Which, progress: &dyn Fn(&str, f64)) -> anyhow::Result<Report> {
-    if plan.engines == 0 || plan.clients == 0 || plan.rounds == 0 {
-        bail!("a load needs an engine, a client and a round");
-    }
+/// If the plan can not be; if the controller does not start, has other engines than the load's, stops answering, or does not keep up with an open
+/// loop; if it is stopped.
+pub fn run(plan: &Plan, which: &Which, progress: &dyn Fn(&str, f64), stop: &Arc<AtomicBool>) -> anyhow::Result<Report> {
+    plan.check()?;
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     progress("starting", 0.0);
-    let Site { target, mut farm } = Site::open(plan, which, progress)?;
+    let Site { target, mut farm, first_engine } = Site::open(plan, which, progress, stop)?;
     // The stock controller's schedulers hear of engines a little later than its hub.
     std::thread::sleep(Duration::from_millis(500));
     let before = target.usage()?;
     std::thread::sleep(Duration::from_secs(1));
     let idle = target.usage()?;
 
-    let mut clients = Clients::connect(&target.client, plan)?;
+    let mut clients = Clients::connect(&target.client, plan, stop)?;
     if plan.blocked > 0 {
         let uuid = farm.uuids().first().context("an engine")?.clone();
         clients.block(&uuid, &|n| progress("submitting blocked tasks", n as f64 / plan.blocked as f64))?;
@@ -128,6 +131,8 @@ pub fn run(plan: &Plan, which: &Which, progress: &dyn Fn(&str, f64)) -> anyhow::
     }
     progress("ending", 1.0);
     clients.drain()?;
+    let mut ran = Ran::default();
+    rounds.iter().for_each(|round: &Round| ran.and(round.ran));
     Ok(Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         date: Clock::date().to_string(),
@@ -139,6 +144,12 @@ pub fn run(plan: &Plan, which: &Which, progress: &dyn Fn(&str, f64)) -> anyhow::
         idle_rss_bytes: idle.rss_bytes,
         idle_cores: idle.cpu_s - before.cpu_s,
         loaded_rss_bytes: loaded.rss_bytes,
+        is_marked: ran.drift().abs() > MOST_DRIFT,
+        left_behind: (!target.is_own()).then(|| LeftBehind {
+            tasks: clients.submitted(),
+            first_engine,
+            engines: farm.uuids().len(),
+        }),
         rounds,
     })
 }
@@ -151,16 +162,19 @@ fn stolen_s() -> f64 {
 
 /// A controller with the load's engines.
 struct Site {
-    target: Target,
+    /// Goes before the controller does.
     farm: Farm,
+    target: Target,
+    /// The lowest number of the load's engines.
+    first_engine: u64,
 }
 
 impl Site {
     /// Starts or finds the controller, brings the engines, and waits until they are known.
-    fn open(plan: &Plan, which: &Which, progress: &dyn Fn(&str, f64)) -> anyhow::Result<Site> {
+    fn open(plan: &Plan, which: &Which, progress: &dyn Fn(&str, f64), stop: &Arc<AtomicBool>) -> anyhow::Result<Site> {
         let target = match which {
             Which::Running { client_file, engine_file } => Target::find(client_file, engine_file.as_deref())?,
-            Which::Command(command) => Target::start(command)?,
+            Which::Command(command) => Target::start(command, stop)?,
             Which::Own(options) => {
                 let mut command = vec![target::this_program()?, "controller".into(), "--log-level=40".into()];
                 // Engines are known at the first ping; and beyond a number they answer no second one.
@@ -168,7 +182,7 @@ impl Site {
                     command.push(format!("--ping={}", if plan.engines > HEARTS_UP_TO { 60_000 } else { 500 }));
                 }
                 command.extend(options.iter().cloned());
-                Target::start(&command)?
+                Target::start(&command, stop)?
             }
         };
         if !target.is_own() && plan.engines > HEARTS_UP_TO {
@@ -178,7 +192,9 @@ impl Site {
         let mut asking = Client::connect(&context, &target.client, Duration::from_secs(60))?;
         let others = asking.engines()?.len();
         if others > 0 {
-            bail!("the controller has {others} engines, which would not understand the load's tasks: measure one without");
+            bail!(
+                "the controller has {others} engine(s), which would not understand the load's tasks: stop them, or name a controller without any, such as one that `pointsman controller --profile-dir=FOLDER` starts"
+            );
         }
         // One engine more has a place taken by the task for which the blocked ones wait.
         let engines = plan.engines + usize::from(plan.blocked > 0);
@@ -186,6 +202,9 @@ impl Site {
         let clock = Clock::default();
         loop {
             farm.check()?;
+            if stop.load(Ordering::Relaxed) {
+                bail!("interrupted");
+            }
             let known = match asking.wait_for_engines(engines, Duration::from_millis(500)) {
                 Ok(()) => break,
                 Err(_) => asking.engines()?.len(),
@@ -195,7 +214,8 @@ impl Site {
                 bail!("only {known} of {engines} engines are known after {JOIN_WITHIN:?}");
             }
         }
-        Ok(Site { target, farm })
+        let first_engine = asking.engines()?.keys().min().copied().unwrap_or(0);
+        Ok(Site { farm, target, first_engine })
     }
 }
 
@@ -218,5 +238,6 @@ fn round(before: &Usage, after: &Usage, seen: &clients::Seen, seconds: f64) -> R
         stolen: 0.0,
         processes: after.processes,
         latency_us: Latency::from(&seen.latency_us),
+        ran: seen.ran,
     }
 }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use pointsman_policies::Rng;
+use pointsman_policies::{Hints, Rng};
 use rand_distr::{Distribution as _, Exp, LogNormal};
 use serde::{Deserialize, Serialize};
 use serde_with::{DeserializeFromStr, SerializeDisplay};
@@ -38,6 +38,51 @@ pub struct Plan {
     pub warmup_s: f64,
     /// Seed of durations, dependencies and arrivals.
     pub seed: u64,
+    /// The label of every task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
+
+/// More bytes than this in a task or a result are no load but a mistake.
+const MOST_BYTES: usize = 1 << 30;
+
+impl Plan {
+    /// Refuses what can not be done.
+    ///
+    /// # Errors
+    /// If there is something, with its option.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let least_one = [("--engines", self.engines), ("--clients", self.clients), ("--rounds", self.rounds)];
+        if let Some((option, _)) = least_one.iter().find(|(_, count)| *count == 0) {
+            bail!("{option} must be at least 1: a load needs an engine, a client and a round");
+        }
+        match self.arrivals {
+            Arrivals::Window(0) => bail!("--window must be at least 1"),
+            Arrivals::Rate(rate) if !(rate > 0.0 && rate < 1e9) => bail!("--rate must be above 0, not {rate}"),
+            Arrivals::Load(load) if !(load > 0.0 && load < 1.0) => bail!("--load must be between 0 and 1, not {load}"),
+            _ => {}
+        }
+        if !(self.round_s > 0.0 && self.round_s < 1e9) {
+            bail!("--seconds must be above 0, not {}", self.round_s);
+        }
+        if !(self.warmup_s >= 0.0 && self.warmup_s < 1e9) {
+            bail!("--warmup must be 0 or more, not {}", self.warmup_s);
+        }
+        for (option, bytes) in [("--payload", self.payload_bytes), ("--result", self.result_bytes)] {
+            if bytes > MOST_BYTES {
+                bail!("{option} must be at most {MOST_BYTES} bytes, not {bytes}");
+            }
+        }
+        if let Some(label) = &self.label {
+            if let (_, Some(wrong)) = Hints::parse(label) {
+                bail!("--label: {wrong}");
+            }
+            if label.chars().any(|char| char.is_control() || char == '"' || char == '\\') {
+                bail!("--label may not have quotes, backslashes or control characters in it");
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How tasks are submitted.
@@ -65,15 +110,16 @@ pub enum Durations {
     Exponential(f64),
     /// Lognormal: mean in ms, and the squared coefficient of variation.
     Lognormal(f64, f64),
-    /// Two lengths in ms, and the share of the second.
+    /// Two lengths in ms, of a function each, and the share of the second.
     Bimodal(f64, f64, f64),
 }
 
 impl Durations {
-    /// Draws one.
-    pub(super) fn draw(self, rng: &mut Rng) -> Duration {
+    /// Draws one, and says which function takes so long: all are of one, but short and long ones are of two.
+    pub(super) fn draw(self, rng: &mut Rng) -> (u64, Duration) {
+        let mut function = 1;
         let ms = match self {
-            Durations::Zero => return Duration::ZERO,
+            Durations::Zero => return (function, Duration::ZERO),
             Durations::Fixed(ms) => ms,
             // The parameters were checked when they were read.
             Durations::Exponential(mean) => Exp::new(1.0 / mean).map_or(mean, |exp| exp.sample(rng.as_rand())),
@@ -83,13 +129,14 @@ impl Durations {
             }
             Durations::Bimodal(short, long, share) => {
                 if rng.unit() < share {
+                    function = 2;
                     long
                 } else {
                     short
                 }
             }
         };
-        Duration::try_from_secs_f64(ms / 1e3).unwrap_or(Duration::MAX)
+        (function, Duration::try_from_secs_f64(ms / 1e3).unwrap_or(Duration::MAX))
     }
 }
 
@@ -199,7 +246,7 @@ mod tests {
         let mut rng = Rng::new(1);
         for (text, mean_ms) in [("exp:2", 2.0), ("lognormal:2:4", 2.0), ("bimodal:1:11:0.1", 2.0)] {
             let durations: Durations = text.parse().unwrap();
-            let sum: f64 = (0..200_000).map(|_| durations.draw(&mut rng).as_secs_f64() * 1e3).sum();
+            let sum: f64 = (0..200_000).map(|_| durations.draw(&mut rng).1.as_secs_f64() * 1e3).sum();
             assert!((sum / 200_000.0 - mean_ms).abs() < 0.05, "{text}: {}", sum / 200_000.0);
         }
     }

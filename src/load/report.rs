@@ -35,6 +35,23 @@ pub struct Report {
     pub loaded_rss_bytes: u64,
     /// The measured stretches.
     pub rounds: Vec<Round>,
+    /// Tasks ran so much longer or shorter than they were to that all of it is to be taken with care; how much is in each round.
+    #[serde(default)]
+    pub is_marked: bool,
+    /// What a controller that was there before keeps of the load; nothing is kept of one that was started for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_behind: Option<LeftBehind>,
+}
+
+/// What a load leaves in a controller that was there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftBehind {
+    /// Tasks that were submitted: each has a record, if the controller keeps any.
+    pub tasks: u64,
+    /// The lowest of the numbers that its engines had; the controller gives none a second time.
+    pub first_engine: u64,
+    /// How many engines there were.
+    pub engines: usize,
 }
 
 /// On what a load was run.
@@ -86,6 +103,55 @@ pub struct Round {
     pub processes: usize,
     /// Latency in microseconds by percentile.
     pub latency_us: Latency,
+    /// How long its tasks were to run, and ran.
+    #[serde(default)]
+    pub ran: Ran,
+}
+
+/// Tasks that ran this share longer or shorter than they were to are marked: what is measured then is the machine too.
+pub const MOST_DRIFT: f64 = 0.02;
+
+/// How long tasks were to run, and how long their engines really took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ran {
+    /// Tasks that were to take any time and have been answered well.
+    pub tasks: u64,
+    /// What they were to take together, in seconds.
+    pub asked_s: f64,
+    /// What they took together, in seconds, by their engines' stamps.
+    pub real_s: f64,
+}
+
+impl Ran {
+    /// Counts a task.
+    pub(super) fn add(&mut self, asked_s: f64, real_s: f64) {
+        self.and(Ran { tasks: 1, asked_s, real_s });
+    }
+
+    /// Adds those of another stretch.
+    pub(super) fn and(&mut self, other: Ran) {
+        self.tasks += other.tasks;
+        self.asked_s += other.asked_s;
+        self.real_s += other.real_s;
+    }
+
+    /// How much longer they ran than they were to, as a share; 0 if there is nothing to compare.
+    pub fn drift(&self) -> f64 {
+        if self.asked_s > 0.0 { self.real_s / self.asked_s - 1.0 } else { 0.0 }
+    }
+
+    /// What is to be said of it, if anything.
+    pub fn mark(&self) -> Option<String> {
+        (self.drift().abs() > MOST_DRIFT).then(|| {
+            let mean_ms = |sum_s: f64| sum_s * 1e3 / self.tasks.max(1) as f64;
+            format!(
+                "MARKED: tasks ran {:.3} ms on average instead of {:.3} ms ({:+.1} %): this machine was busy with other work, and what is measured is that too",
+                mean_ms(self.real_s),
+                mean_ms(self.asked_s),
+                self.drift() * 100.0
+            )
+        })
+    }
 }
 
 /// Latency in microseconds.
@@ -144,6 +210,13 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> 
 }
 
 impl Report {
+    /// Run times over all stretches.
+    pub(super) fn ran(&self) -> Ran {
+        let mut all = Ran::default();
+        self.rounds.iter().for_each(|round| all.and(round.ran));
+        all
+    }
+
     /// What it says, for people.
     pub fn to_text(&self) -> String {
         let plan = &self.plan;
@@ -195,10 +268,38 @@ impl Report {
                 stolen * 100.0
             );
         }
+        let ran = self.ran();
+        match ran.mark() {
+            Some(mark) => text += &format!("\n{mark}"),
+            None if ran.tasks > 0 => text += &format!("\ntasks ran {:+.2} % longer than they were to", ran.drift() * 100.0),
+            None => {}
+        }
+        if let Some(LeftBehind { tasks, first_engine, engines }) = self.left_behind {
+            let last = first_engine + engines as u64 - 1;
+            text += &format!(
+                "\nleft behind in that controller: records of {tasks} tasks, if it keeps any, and engine numbers {first_engine} to {last}, which it gives to no other"
+            );
+        }
         let failed: u64 = self.rounds.iter().map(|round| round.failed).sum();
         if failed > 0 {
             text += &format!("\n{failed} tasks FAILED");
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_that_took_more_than_two_per_cent_longer_are_marked() {
+        let mut ran = Ran::default();
+        assert_eq!((ran.drift(), ran.mark()), (0.0, None));
+        ran.add(0.100, 0.102);
+        ran.add(0.300, 0.305); // 407 ms instead of 400: 1.75 %
+        assert!((ran.drift() - 0.0175).abs() < 1e-9 && ran.mark().is_none());
+        ran.add(0.100, 0.104); // 511 instead of 500: 2.2 %
+        assert!(ran.mark().unwrap().contains("170.333 ms on average instead of 166.667 ms (+2.2 %)"), "{:?}", ran.mark());
     }
 }

@@ -8,8 +8,8 @@ use pointsman_core::net::Clock;
 use pointsman_core::zmtp::push_frame;
 use pointsman_core::{DELIMITER, Signer};
 
-/// Dates are this exact; records are the only readers.
-const DATE_EVERY: Duration = Duration::from_millis(1);
+/// Dates are this exact where nobody asks for more.
+const DATE_EVERY: Duration = Duration::from_micros(100);
 
 /// One party, with its memory for composing.
 pub(super) struct Speaker {
@@ -42,14 +42,24 @@ impl Speaker {
         id.strip_prefix(&self.prefix)?.parse().ok()
     }
 
-    /// The date, as of a moment ago.
+    /// The date, as of a moment ago; never before one that it has given.
     pub(super) fn date(&mut self, now: Duration) -> &str {
         if self.date_at.is_none_or(|at| now >= at + DATE_EVERY) {
-            self.date_at = Some(now);
-            self.date.clear();
-            let _ = std::fmt::Write::write_fmt(&mut self.date, format_args!("{}", Clock::date()));
+            self.set_date(now);
         }
         &self.date
+    }
+
+    /// The date to the microsecond. What is said until the next moment bears it too.
+    pub(super) fn exact_date(&mut self, now: Duration) -> &str {
+        self.set_date(now);
+        &self.date
+    }
+
+    fn set_date(&mut self, now: Duration) {
+        self.date_at = Some(now);
+        self.date.clear();
+        let _ = std::fmt::Write::write_fmt(&mut self.date, format_args!("{}", Clock::date())); // memory takes everything
     }
 
     /// Adds a message behind what may stand before the delimiter: number and type, parent header, metadata, content, buffers.

@@ -1,6 +1,8 @@
 //! One load after another with one of its numbers changed, and the curves that come of it.
 
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
@@ -47,7 +49,7 @@ impl Factor {
             Factor::Engines => plan.engines = count,
             Factor::Clients => plan.clients = count,
             Factor::Window => match plan.arrivals {
-                Arrivals::Window(_) => plan.arrivals = Arrivals::Window(count.max(1)),
+                Arrivals::Window(_) => plan.arrivals = Arrivals::Window(count),
                 _ => bail!("an open loop has no window to vary"),
             },
             Factor::Payload => plan.payload_bytes = count,
@@ -98,7 +100,7 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// Runs a load for each value; `done` sees what there is after each. `progress` as in [`run`].
+    /// Runs a load for each value; `done` sees what there is after each. `progress` and `stop` as in [`run`].
     ///
     /// # Errors
     /// As [`run`], naming the value.
@@ -107,14 +109,20 @@ impl Sweep {
         vary: &Vary,
         which: &Which,
         progress: &dyn Fn(&str, f64),
+        stop: &Arc<AtomicBool>,
         mut done: impl FnMut(&Sweep) -> anyhow::Result<()>,
     ) -> anyhow::Result<Sweep> {
+        // Not after hours of the values before it.
+        for &value in &vary.values {
+            let mut plan = plan.clone();
+            vary.factor.set(&mut plan, value).and_then(|()| plan.check()).with_context(|| format!("--vary {value}"))?;
+        }
         let mut sweep = Sweep { factor: vary.factor, values: vary.values.clone(), reports: Vec::new() };
         for &value in &vary.values {
             let mut plan = plan.clone();
             vary.factor.set(&mut plan, value)?;
             let label = vary.factor.label();
-            let report = run(&plan, which, &|what, share| progress(&format!("{label} {value}: {what}"), share));
+            let report = run(&plan, which, &|what, share| progress(&format!("{label} {value}: {what}"), share), stop);
             sweep.reports.push(report.with_context(|| format!("{label} {value}"))?);
             done(&sweep)?;
         }
@@ -136,7 +144,8 @@ impl Sweep {
             [value.to_string(), mean(0), mean(1), mean(2), mean(4), mean(6), each]
         });
         let head = [self.factor.label(), "tasks/s", "CPU us/task", "RSS MiB", "p50 us", "p99 us", "bytes each"];
-        table(head, rows.collect()).to_string()
+        let marks = self.rows().filter_map(|(value, report)| Some(format!("\n{value}: {}", report.ran().mark()?)));
+        table(head, rows.collect()).to_string() + &marks.collect::<String>()
     }
 
     /// What one of those that are varied takes in memory; for those that are many and there before anything is measured.

@@ -1,8 +1,10 @@
 //! The controller under load: found by its connection files or started for the occasion, and what its processes use.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -79,8 +81,8 @@ impl Target {
         Ok(Target { client, engine, name: client_path.display().to_string(), start_s: None, root, own: None })
     }
 
-    /// Starts one in a profile of its own.
-    pub(super) fn start(command: &[String]) -> anyhow::Result<Target> {
+    /// Starts one in a profile of its own, which goes with it.
+    pub(super) fn start(command: &[String], stop: &AtomicBool) -> anyhow::Result<Target> {
         let folder = tempfile::tempdir()?;
         let [program, arguments @ ..] = command else { bail!("an empty command starts nothing") };
         let clock = Clock::default();
@@ -88,6 +90,8 @@ impl Target {
             .args(arguments)
             .env("IPP_PROFILE_DIR", folder.path())
             .env("IPYTHONDIR", folder.path())
+            // A Ctrl-C is ours alone, and we end it in our turn.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(folder.path().join("stderr"))?)
@@ -104,6 +108,9 @@ impl Target {
             if let Some(status) = own.child.try_wait()? {
                 bail!("the controller ended ({status}): {}", last_words(own._folder.path()));
             }
+            if stop.load(Ordering::Relaxed) {
+                bail!("interrupted");
+            }
             if clock.now() > START_WITHIN {
                 bail!("the controller has written no connection files: {}", last_words(own._folder.path()));
             }
@@ -117,7 +124,7 @@ impl Target {
         for port in ports {
             let to = super::link::address(&engine.common, port)?;
             while let Err(error) = std::net::TcpStream::connect(to) {
-                if clock.now() > START_WITHIN {
+                if clock.now() > START_WITHIN || stop.load(Ordering::Relaxed) {
                     return Err(error).with_context(|| format!("nobody listens on port {port}"));
                 }
                 std::thread::sleep(Duration::from_millis(10));

@@ -1,8 +1,15 @@
 //! What the lab says is so: a label names what ran, a key that has no effect is refused, a time of nothing is nothing, and the most is the most.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
 
-use pointsman::lab::experiment::{Experiment, Outcome, run_point};
+use pointsman::lab::experiment::{
+    Experiment, How, Outcome, Point, Prepared, Program, Results, Store, read_results, run_experiment, run_point,
+    start_up_warnings,
+};
+use pointsman::lab::{summary, theory};
+use pointsman::policies::{Cx, EngineIx, Named, Pick, PolicyError, Request, Scheme};
 
 fn registry() -> pointsman::policies::Registry {
     pointsman::builtin()
@@ -145,4 +152,180 @@ fn the_most_is_the_most_and_few_values_have_exact_percentiles() {
     // Of many the percentiles are those of a histogram, and the most is still the most.
     let many = run(&base.replace("tasks = 1", "tasks = 20000"), folder.path()).measures;
     near(many.response_s.max, many.makespan_s);
+}
+
+/// Runs an experiment, and reads what it has left.
+fn results(text: &str, how: How<'_>) -> Results {
+    let (folder, registry) = (tempfile::tempdir().unwrap(), registry());
+    let experiment = Experiment::parse(text, Path::new(".")).unwrap();
+    let prepared = Prepared::new(&experiment, &registry).unwrap();
+    let mut store = Store::open(folder.path(), &prepared, &Program::of("1", &b"p"[..]).unwrap(), "").unwrap();
+    run_experiment(&prepared, &mut store, how, &AtomicBool::new(false), &|_| ()).unwrap();
+    read_results(folder.path()).unwrap()
+}
+
+#[test]
+fn a_run_that_is_too_short_for_its_start_is_said_to_be() {
+    let told = |base: &str, seed: u64| {
+        let text = format!("name = \"x\"\nseed = {seed}\nreplications = 2\nreferences = false\n[base]\nengines = 1\n{base}");
+        let results = results(&text, How::Simulated);
+        start_up_warnings(&results.experiment, &results.details)
+    };
+    // M/M/1 of which the mean over so few tasks is a tenth too low.
+    let short = (1..=10).filter(|&seed| !told("load = 0.95\ntasks = 2000", seed).is_empty()).count();
+    assert!(short >= 9, "{short} of 10");
+    let warning = told("load = 0.95\ntasks = 2000", 1).remove(0);
+    assert!(warning.contains("warm-up") && warning.contains("Raise tasks"), "{warning}");
+    for long in ["load = 0.5\ntasks = 20000", "load = 0.8\ntasks = 100000", "load = 0.7\ntasks = 50000\nsize = \"deterministic\""]
+    {
+        assert_eq!(told(long, 1), Vec::<String>::new(), "{long}");
+    }
+    // What comes at once never settles, and need not.
+    assert_eq!(told("arrivals = \"batch\"\ntasks = 500", 1), Vec::<String>::new());
+}
+
+/// A scheme from elsewhere, which says nothing of whether it leaves engines idle: it does.
+#[derive(Default)]
+struct Shy;
+
+impl Scheme for Shy {
+    fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
+        let open = cx.roster.open_engines().find(|&engine: &EngineIx| request.candidates.contains(engine));
+        match open {
+            Some(engine) if cx.rng.unit() < 0.5 => Pick::Engine(engine),
+            _ => Pick::Defer { until: None },
+        }
+    }
+}
+
+#[derive(Default, serde::Serialize, serde::Deserialize)]
+struct Nothing {}
+
+impl Named for Shy {
+    const NAME: &'static str = "shy";
+    const SUMMARY: &'static str = "sometimes none";
+    type Config = Nothing;
+    fn build(_: Nothing) -> Result<Self, PolicyError> {
+        Ok(Shy)
+    }
+}
+
+#[test]
+fn theory_speaks_of_schemes_that_say_that_it_may() {
+    let mut registry = registry();
+    registry.register::<Shy>().unwrap();
+    let formula = |placement: &str, engines, hwm| {
+        let point = Point { placement: placement.into(), engines, hwm: Some(hwm), load: Some(0.7), ..Point::default() };
+        theory::mean_response_s(&point, &registry).map(|(_, name)| name)
+    };
+    assert_eq!((formula("shy", 4, 1), formula("shy", 1, 1), formula("shy", 1, 0)), (None, None, None));
+    // By what they say and not by their names: a task may wait for a place here.
+    assert_eq!((formula("sed[slow_server=true]", 4, 1), formula("sed", 4, 1)), (None, Some("M/M/n")));
+    assert_eq!((formula("sita[strict=true]", 4, 1), formula("fillfirst", 4, 1)), (None, Some("M/M/n")));
+    assert_eq!(formula("leastload", 1, 1), Some("M/G/1"));
+}
+
+#[test]
+fn a_closed_loop_has_all_kinds_and_a_label_keeps_its_cost() {
+    let folder = tempfile::tempdir().unwrap();
+    let kinds = "workload = \"closed\"\nclients = 2\ntasks = 4000\nengines = 2\nkinds = [{ weight = 3, size = \"deterministic\", class = 1 }, { size = \"deterministic[mean=9]\", class = 2 }]";
+    let classes = run(kinds, folder.path()).measures;
+    assert_eq!(classes.by_class.iter().map(|class| class.0).collect::<Vec<_>>(), [1, 2]);
+    assert!((classes.response_s.mean / 3.0 - 1.0).abs() < 0.1, "three of one second to one of nine: {}", classes.response_s.mean);
+    // The label says which is short, and shortest hears it: all come at once to one engine.
+    let batch = "arrivals = \"batch\"\ntasks = 200\nengines = 1\nhwm = 1\norder = \"shortest\"\nkinds = [{ size = \"deterministic[mean=9]\", label = \"#cost=9\" }, { size = \"deterministic\", label = \"#cost=1\" }]";
+    let told = run(batch, folder.path()).measures.response_s.mean;
+    let untold = run(&batch.replace(", label = \"#cost=9\"", "").replace(", label = \"#cost=1\"", ""), folder.path())
+        .measures
+        .response_s
+        .mean;
+    assert!(told < 0.75 * untold, "{told} when told, {untold} when not");
+}
+
+#[test]
+fn live_results_of_a_busy_machine_are_marked() {
+    let text =
+        "name = \"x\"\nreplications = 2\n[base]\nengines = 1\ntasks = 100\n[factors]\nplacement = [\"leastload\", \"lru\"]";
+    let with = |stretch: f64| {
+        let live = move |point: &Point, seed: u64| {
+            let mut outcome = run_point(point, &registry(), Path::new("."), seed)?;
+            outcome.measures.stretch = Some(if point.placement == "lru" { stretch } else { 1.001 });
+            Ok(outcome)
+        };
+        let results = results(text, How::OneByOne(&live));
+        assert_eq!(results.rows.len(), 4, "references are no programs that could run");
+        summary::stretched(&results)
+    };
+    assert_eq!(with(1.01), None);
+    let marked = with(1.07).unwrap();
+    assert!(marked.contains("1 points") && marked.contains("lru") && marked.contains("+7 %"), "{marked}");
+}
+
+#[test]
+fn every_example_can_be_run() {
+    let registry = registry();
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lab/examples");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(examples).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let experiment = Experiment::parse(&text, Path::new(".")).unwrap();
+        let prepared = Prepared::new(&experiment, &registry).unwrap();
+        assert!(prepared.cost(0).tasks > 0);
+        seen += 1;
+    }
+    assert!(seen >= 6);
+    // And what the page about the lab shows.
+    let page = include_str!("../../docs/lab.md");
+    let shown: Vec<&str> = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(shown.len() >= 2);
+    for text in shown {
+        let experiment = Experiment::parse(text, Path::new(".")).unwrap();
+        Prepared::new(&experiment, &registry).unwrap();
+    }
+}
+
+/// What the program says when it is told to run an experiment.
+fn lab(folder: &Path, arguments: &[&str]) -> (bool, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
+    command.arg("lab").args(arguments).current_dir(folder).stdin(Stdio::null());
+    let output = command.output().unwrap();
+    let [out, err] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    (output.status.success(), out, err)
+}
+
+#[test]
+fn what_takes_a_day_is_not_begun_by_mistake_and_what_is_there_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (begun, _, said) = lab(folder.path(), &["run", "schemes", "--live"]);
+    assert!(
+        !begun && said.contains("300 live runs") && said.contains("it would take about 30 h") && said.contains("--yes"),
+        "{said}"
+    );
+    let text = "name = \"small\"\nreplications = 3\nreferences = false\n[base]\nengines = 2\ntasks = 300\n[factors]\nload = [0.5, 0.7]\n";
+    std::fs::write(folder.path().join("small.toml"), text).unwrap();
+    let (ran, out, err) = lab(folder.path(), &["run", "small.toml"]);
+    assert!(ran && out.contains("6 of 6 runs made, 0 were there") && err.contains("6 runs of 0.0 M tasks: about"), "{out}{err}");
+    assert!(out.contains("mean response, s") && out.contains("M/M/n"), "a table: {out}");
+    std::fs::write(folder.path().join("small.toml"), text.replace("[0.5, 0.7]", "[0.5, 0.6, 0.7]")).unwrap();
+    let (ran, out, _) = lab(folder.path(), &["run", "small.toml"]);
+    assert!(ran && out.contains("3 of 9 runs made, 6 were there"), "{out}");
+    let (ran, out, _) = lab(folder.path(), &["report", "results/small"]);
+    assert!(ran && out.contains("report.html"), "{out}");
+    // Results of another build: as if this one had been another.
+    let runs = folder.path().join("results/small/runs.csv");
+    let others = std::fs::read_to_string(&runs).unwrap().replace(concat!(env!("CARGO_PKG_VERSION"), "+"), "0.0.1+");
+    std::fs::write(&runs, others).unwrap();
+    let (ran, out, err) = lab(folder.path(), &["run", "small.toml"]);
+    assert!(
+        ran && out.contains("9 of 9 runs made, 0 were there") && err.contains("9 results in") && err.contains("another build"),
+        "{out}{err}"
+    );
+    for (arguments, says) in [
+        (&["run", "small.toml", "--threads", "0"][..], "1 to 4096"),
+        (&["run", "small.toml", "--live", "--unit-s", "0"], "--unit-s must be above 0"),
+        (&["run", "speeds", "--live"], "speeds"),
+    ] {
+        let (ran, _, err) = lab(folder.path(), arguments);
+        assert!(!ran && err.contains(says), "{arguments:?}: {err}");
+    }
 }

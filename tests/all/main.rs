@@ -10,6 +10,7 @@ mod hostile;
 mod interop;
 mod lab_answers;
 mod lab_files;
+mod loss;
 mod native;
 mod parsers;
 mod policy;

@@ -6,7 +6,7 @@ use pointsman::config::{parse_toml, read_arguments};
 use pointsman::core::date::Date;
 use pointsman::core::db::{Keys, Query, Record};
 use pointsman::core::wire::{ContentStatus, Header, Parent, ReplyMetadata, object};
-use pointsman::core::{Envelope, Ledger, Multipart, Session, Signer};
+use pointsman::core::{Envelope, Ledger, Multipart, Packer, Session, Signer};
 use pointsman::policies::{Axis, Hints, PolicySpec, Registry};
 use pointsman::schedulers::task::TaskSpec;
 use proptest::prelude::*;
@@ -48,6 +48,22 @@ fn near_json() -> impl Strategy<Value = String> {
         prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat()),
         prop::collection::vec(any::<u8>(), 0..80).prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
     ]
+}
+
+/// Pieces of msgpack: keys and values of the protocol, lengths that are true or not, and whatever else.
+fn near_msgpack() -> impl Strategy<Value = Vec<u8>> {
+    let text = |text: &str| [&[0xa0 | text.len() as u8][..], text.as_bytes()].concat();
+    let words = ["msg_id", "msg_type", "date", "status", "after", "targets", "timeout", "retries", "label", "#prio=1", "a", "ok"];
+    let mut pieces: Vec<Vec<u8>> = words.into_iter().map(text).collect();
+    pieces.extend(
+        [&[0xc0][..], &[0xc3], &[5], &[0xff], &[0x90], &[0x81], &[0x92], &[0xcb, 0x7f, 0xf8, 0, 0, 0, 0, 0, 0]]
+            .map(<[u8]>::to_vec),
+    );
+    pieces.extend(
+        [&[0xc4, 2, 0xff, 0], &[0xd4, 5, 1, 0xc0], &[0xdd, 0xff, 0xff, 0xff], &[0xdb, 0xff, 0xff, 0xff]]
+            .map(|b: &[u8; 4]| b.to_vec()),
+    );
+    prop_oneof![prop::sample::select(pieces), prop::collection::vec(any::<u8>(), 0..6)]
 }
 
 fn json_value() -> impl Strategy<Value = Value> {
@@ -137,6 +153,33 @@ proptest! {
         let mut ledger = Ledger::default();
         ledger.set(&text, 1);
         prop_assert_eq!(ledger.get(&text), 1);
+    }
+
+    /// Whatever it says of its lengths, it is read without panic, within its own size, and by the same rule as it is checked.
+    #[test]
+    fn msgpack_of_any_kind(pieces in prop::collection::vec(near_msgpack(), 0..24), begin in prop::option::of(0x80_u8..0x90)) {
+        let bytes: Vec<u8> = begin.into_iter().chain(pieces.concat()).collect();
+        let is_whole = Packer::Msgpack.check(&bytes).is_ok();
+        let _ = Header::read(Packer::Msgpack, &bytes).map(|header| header.date());
+        let _ = Packer::Msgpack.read::<Parent<'_>>(&bytes);
+        let _ = Packer::Msgpack.read::<ReplyMetadata<'_>>(&bytes);
+        let spec = TaskSpec::read(Packer::Msgpack, &bytes);
+        prop_assert!(is_whole || spec.is_err());
+        let json = Packer::Msgpack.to_json(bytes.clone().into());
+        prop_assert_eq!(json.is_ok(), is_whole, "{:?}", json);
+        if let Ok(json) = json {
+            prop_assert!(json.len() <= bytes.len() * 8 + 16);
+            let again = Packer::Msgpack.of_json(&json[..]).unwrap();
+            prop_assert_eq!(Packer::Msgpack.to_json(again.into()).unwrap(), json);
+        }
+    }
+
+    #[test]
+    fn values_are_the_same_in_json_and_msgpack(value in json_value()) {
+        let object = serde_json::json!({"x": value});
+        let packed = Packer::Msgpack.of_json(object.to_string().into_bytes()).unwrap();
+        prop_assert!(Packer::Msgpack.check(&packed).is_ok());
+        prop_assert_eq!(Value::Object(Packer::Msgpack.read_map(&packed).unwrap()), object);
     }
 
     #[test]

@@ -94,7 +94,12 @@ def test_a_wrong_hint_is_left_out_and_said(fresh):
     view = rc.load_balanced_view()
     with view.temp_flags(label="#prio=high"):
         assert view.apply_sync(nap, 0) == 0
+    with view.temp_flags(label="#piro=5"):
+        sent = view.apply_async(nap, 0)
+        assert sent.get(20) == 0
     wait_until(lambda: "label hint '#prio=high': it takes a number" in cluster.read_log())
+    told = f"label hint '#piro=5': did you mean #prio=? (task {sent.msg_ids[0]}, client session {rc.session.session})"
+    wait_until(lambda: told in cluster.read_log())
 
 
 def slow_one(n):

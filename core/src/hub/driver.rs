@@ -12,7 +12,7 @@ use super::engines::EnginesState;
 use super::machine::{Action, Copied, DaskAddress, DaskOrder, DbReply, Event, Hub, Now, Reason};
 use super::news::TaskNews;
 pub use super::store::Records;
-use super::store::{self, Calls, Job};
+use super::store::{self, Calls, Job, Unwritten};
 use crate::Multipart;
 use crate::db::{DbError, Patch};
 use crate::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Outbox, Port, PortError, Taken, Tally, wait};
@@ -77,10 +77,35 @@ pub struct HubSockets {
     pub pong: zmq::Socket,
 }
 
+/// Why a hub has ended other than well.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// One of its sockets failed.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The store's mailbox could not be made.
+    #[error("no mailbox for the store of task records: {0}; raise the limit of open files (ulimit -n)")]
+    Mailbox(std::io::Error),
+    /// The store's thread could not be started.
+    #[error("no thread for the store of task records: {0}; raise the limit of processes (ulimit -u)")]
+    Thread(std::io::Error),
+    /// The store's thread is no more.
+    #[error("the thread that keeps task records has died, and with it what it had not written; the log says why")]
+    RecordsDied,
+    /// It has ended as it was asked to, and not all that happened is in the records.
+    #[error("up to {records} task records are not written, or not in full{why}")]
+    Unwritten {
+        /// How many.
+        records: u64,
+        /// Why the last ones are not, after a colon; empty if they are.
+        why: String,
+    },
+}
+
 /// Runs a hub until it says stop. What it and the store give up is counted in the tally.
 ///
 /// # Errors
-/// If libzmq fails or the store's thread can not be started.
+/// If libzmq fails, the store's thread can not be started or dies, or not all records could be written in the end.
 pub fn run(
     mut hub: Hub,
     sockets: HubSockets,
@@ -89,14 +114,13 @@ pub fn run(
     records: Records,
     outlet: &mut dyn Outlet,
     tally: &Tally,
-) -> Result<(), PortError> {
-    let (jobs, job_mailbox) = Mailbox::new(MAX_JOBS, MAX_JOB_BYTES).map_err(|_| PortError::Other(zmq::Error::EMFILE))?;
+) -> Result<(), HubError> {
+    let (jobs, job_mailbox) = Mailbox::new(MAX_JOBS, MAX_JOB_BYTES).map_err(HubError::Mailbox)?;
     let calls = Calls::default();
-    let store =
-        store::start(records, job_mailbox, calls.clone(), to_self, tally).map_err(|_| PortError::Other(zmq::Error::ENOMEM))?;
-    sockets.notifications.set_xpub_verbose(true)?; // each new subscriber shows itself, not only the first
+    let store = store::start(records, job_mailbox, calls.clone(), to_self, tally).map_err(HubError::Thread)?;
+    sockets.notifications.set_xpub_verbose(true).map_err(PortError::from)?; // each new subscriber shows itself, not only the first
     for queries in &sockets.queries {
-        queries.set_router_mandatory(true)?; // an answer that nobody takes is known
+        queries.set_router_mandatory(true).map_err(PortError::from)?; // an answer that nobody takes is known
     }
     let mut driver = Driver {
         queries: sockets.queries.into_iter().map(Port::from).collect(),
@@ -109,6 +133,7 @@ pub fn run(
         calls: calls.clone(),
         // The query socket that each identity came by; with one socket it is never asked.
         came_by: hashbrown::HashMap::default(),
+        lost_records: 0,
         gathers: false,
         // At once: what a former controller without successor has left there is no longer true.
         save_at: Some(Duration::ZERO),
@@ -120,11 +145,15 @@ pub fn run(
     }
     calls.close();
     jobs.send_always(Job::Wake);
-    if store.join().is_err() {
-        tracing::error!("the records thread died; the last task records may be lost");
-        return outcome.and(Err(PortError::Terminated));
+    let unwritten = store.join().map_err(|_| HubError::RecordsDied)?;
+    outcome?;
+    match unwritten.records + driver.lost_records {
+        0 => Ok(()),
+        records => {
+            let why = if unwritten.reason.is_empty() { String::new() } else { format!(": {}", unwritten.reason) };
+            Err(HubError::Unwritten { records, why })
+        }
     }
-    outcome
 }
 
 struct Driver {
@@ -137,6 +166,8 @@ struct Driver {
     jobs: Outbox<Job>,
     calls: Calls,
     came_by: hashbrown::HashMap<Vec<u8>, usize, foldhash::fast::FixedState>,
+    /// Updates of records for which there was no room.
+    lost_records: u64,
     /// Copies have just come, and more are likely to.
     gathers: bool,
     /// When to have the engines kept for the next controller.
@@ -154,8 +185,8 @@ impl Driver {
         hub: &mut Hub,
         inputs: &Mailbox<HubInput>,
         outlet: &mut dyn Outlet,
-        store: &std::thread::JoinHandle<()>,
-    ) -> Result<(), PortError> {
+        store: &std::thread::JoinHandle<Unwritten>,
+    ) -> Result<(), HubError> {
         let mut buffer = FrameBuf::default();
         let mut batch = Vec::new();
         loop {
@@ -230,8 +261,7 @@ impl Driver {
             if hub.poll_timeout(self.clock.now()) <= self.clock.now() {
                 hub.handle_timeout(self.now());
                 if store.is_finished() {
-                    tracing::error!("the thread that keeps task records has died");
-                    return Err(PortError::Terminated);
+                    return Err(HubError::RecordsDied);
                 }
             }
             if self.act(hub, outlet) {
@@ -346,7 +376,8 @@ impl Driver {
                 self.complaints.note(now, "task record shortened", detail);
             }
             Taken::Lost => {
-                let detail = "the store is too slow, an update is lost; tasks are not affected";
+                self.lost_records += 1;
+                let detail = "the store is too slow or can not be had, an update is lost; tasks are not affected";
                 self.complaints.note(now, "task record lost", detail);
             }
         }

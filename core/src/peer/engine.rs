@@ -295,7 +295,10 @@ impl Engine {
                     self.working = false;
                     self.answer(done)?;
                 }
-                News::Stop => return Ok(Turn::Over),
+                News::Stop => {
+                    tracing::info!("engine {}: stopped", self.number);
+                    return Ok(Turn::Over);
+                }
             }
         }
         for _ in 0..BURST {
@@ -439,6 +442,7 @@ impl Engine {
                 if self.abort_all(buffer)? > 0 {
                     std::thread::sleep(HEAD_START);
                 }
+                tracing::info!("engine {}: shut down by a client", self.number);
                 ok["restart"] = content["restart"].take();
                 self.reply_control(request, &header.msg_type, &ok)?;
                 self.publish(request, "shutdown", "shutdown_reply", &ok)?;

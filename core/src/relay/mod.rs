@@ -4,7 +4,9 @@
 mod hold;
 mod run;
 mod tap;
+mod watch;
 
 pub use hold::KnownPeers;
 pub use run::{Command, Counters, Pairing, Relay};
 pub use tap::{Direction, NoTap, PublishTap, Tap};
+pub use watch::Watch;

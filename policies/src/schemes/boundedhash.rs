@@ -81,6 +81,10 @@ fn first(tree: &MinTree, from: usize, bound: u64) -> Option<usize> {
 }
 
 impl Scheme for BoundedHash {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn needs(&self) -> Needs {
         Needs::HINTS | Needs::CLASS | Needs::CLIENT
     }

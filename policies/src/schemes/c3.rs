@@ -52,6 +52,10 @@ impl C3 {
 }
 
 impl Scheme for C3 {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn needs(&self) -> Needs {
         Needs::LATENCY | Needs::RUN
     }

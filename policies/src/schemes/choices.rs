@@ -44,6 +44,10 @@ impl Default for ChoicesConfig {
 }
 
 impl Scheme for Choices {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
         let eligible = self.open.eligible(request.candidates);
         let mut drawn = if self.config.replacement {

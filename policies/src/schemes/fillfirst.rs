@@ -13,6 +13,10 @@ pub struct FillFirst {
 }
 
 impl Scheme for FillFirst {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
         let found = match request.candidates {
             Candidates::Only(list) => list.iter().copied().min(),

@@ -38,6 +38,10 @@ impl Jbt {
 }
 
 impl Scheme for Jbt {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
         let found = match request.candidates {
             Candidates::Only(list) => {

@@ -24,6 +24,10 @@ impl Jiq {
 }
 
 impl Scheme for Jiq {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
         let idle = match request.candidates {
             Candidates::All => self.idle.min(),

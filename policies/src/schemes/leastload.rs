@@ -82,6 +82,10 @@ impl LeastLoad {
 }
 
 impl Scheme for LeastLoad {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
         let (tie, next) = (self.tie, self.next);
         let found = match (request.candidates, tie) {

@@ -36,6 +36,10 @@ impl LeastWork {
 }
 
 impl Scheme for LeastWork {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn needs(&self) -> Needs {
         Needs::COST | Needs::ESTIMATE | Needs::SPEED
     }

@@ -30,6 +30,10 @@ impl Default for LocalityConfig {
 }
 
 impl Scheme for Locality {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(self.wait.is_zero())
+    }
+
     fn needs(&self) -> Needs {
         Needs::INPUTS | Needs::SOFT_FOLLOW
     }

@@ -12,6 +12,10 @@ pub struct Lru {
 }
 
 impl Scheme for Lru {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
         let found = self.open.least(request.candidates, |engine| stamp_key(cx.roster, engine));
         if let Some(engine) = found {

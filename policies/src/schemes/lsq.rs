@@ -38,6 +38,10 @@ impl Lsq {
 }
 
 impl Scheme for Lsq {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn needs(&self) -> Needs {
         Needs::SIGNAL
     }

@@ -72,6 +72,10 @@ impl Maglev {
 }
 
 impl Scheme for Maglev {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn needs(&self) -> Needs {
         Needs::HINTS | Needs::CLASS | Needs::CLIENT
     }

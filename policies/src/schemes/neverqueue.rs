@@ -27,6 +27,10 @@ impl NeverQueue {
 }
 
 impl Scheme for NeverQueue {
+    fn is_work_conserving(&self) -> Option<bool> {
+        self.sed.is_work_conserving()
+    }
+
     fn needs(&self) -> Needs {
         self.sed.needs()
     }

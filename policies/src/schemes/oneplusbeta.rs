@@ -27,6 +27,10 @@ impl Default for OnePlusBetaConfig {
 }
 
 impl Scheme for OnePlusBeta {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
         let eligible = self.open.eligible(request.candidates);
         let draws = if cx.rng.unit() < self.beta { 2 } else { 1 };

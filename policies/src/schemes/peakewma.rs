@@ -54,6 +54,10 @@ impl PeakEwma {
 }
 
 impl Scheme for PeakEwma {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn needs(&self) -> Needs {
         Needs::LATENCY
     }

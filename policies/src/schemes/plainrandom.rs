@@ -11,6 +11,10 @@ pub struct PlainRandom {
 }
 
 impl Scheme for PlainRandom {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
         let found = self.open.eligible(request.candidates).draw(cx.rng);
         if let Some(engine) = found {

@@ -80,6 +80,10 @@ impl Prequal {
 }
 
 impl Scheme for Prequal {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn needs(&self) -> Needs {
         Needs::LATENCY
     }

@@ -9,6 +9,10 @@ use crate::{Cx, EngineIx, Named, Pick, PolicyError, Request, Roster, Scheme, Tic
 pub struct Pure(Lru);
 
 impl Scheme for Pure {
+    fn is_work_conserving(&self) -> Option<bool> {
+        self.0.is_work_conserving()
+    }
+
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
         self.0.pick(cx, request)
     }

@@ -185,6 +185,10 @@ impl Rendezvous {
 }
 
 impl Scheme for Rendezvous {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn needs(&self) -> Needs {
         Needs::HINTS | Needs::CLASS | Needs::CLIENT | self.by.needs()
     }

@@ -61,6 +61,10 @@ impl Score {
 }
 
 impl Scheme for Score {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn needs(&self) -> Needs {
         let config = &self.config;
         let mut needs = Needs::empty();

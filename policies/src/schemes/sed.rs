@@ -59,6 +59,10 @@ impl Sed {
 }
 
 impl Scheme for Sed {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(!self.slow_server)
+    }
+
     fn needs(&self) -> Needs {
         Needs::SPEED | if self.slow_server { Needs::WAITING } else { Needs::empty() }
     }

@@ -77,6 +77,10 @@ impl Sita {
 }
 
 impl Scheme for Sita {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(!self.config.strict)
+    }
+
     fn needs(&self) -> Needs {
         Needs::COST | Needs::ESTIMATE
     }

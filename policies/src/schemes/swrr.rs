@@ -29,6 +29,10 @@ fn key(turns: &[f64], roster: &Roster, engine: EngineIx) -> u128 {
 }
 
 impl Scheme for Swrr {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn needs(&self) -> Needs {
         self.by.needs()
     }

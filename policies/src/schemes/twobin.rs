@@ -12,6 +12,10 @@ pub struct TwoBin {
 }
 
 impl Scheme for TwoBin {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
         let eligible = self.open.eligible(request.candidates);
         let drawn = [eligible.draw(cx.rng), eligible.draw(cx.rng)];

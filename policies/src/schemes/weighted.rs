@@ -37,6 +37,10 @@ impl Weighted {
 }
 
 impl Scheme for Weighted {
+    fn is_work_conserving(&self) -> Option<bool> {
+        Some(true)
+    }
+
     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
         let rng = &mut *cx.rng;
         let (a, b) = match request.candidates {

@@ -160,3 +160,35 @@ fn a_dead_or_unknown_target_ends_a_gathering_with_an_error() {
     world.request(&["nobody"], false);
     assert_eq!(world.answer().1["ename"], "EngineError");
 }
+
+/// Each engine hears of itself alone, whatever the number of others: the bytes that are signed and sent grow with the targets, not with
+/// their square.
+#[test]
+fn a_request_costs_each_target_the_same() {
+    let bytes_each = |engines: u64| {
+        let mut world = World::new(1, engines);
+        let uuids: Vec<String> = (0..engines).map(|number| format!("e{number:04}")).collect();
+        for (uuid, number) in uuids.iter().zip(0..) {
+            world.tree.handle(NOW, Event::EngineUp { uuid, number });
+        }
+        world.request(&uuids.iter().map(String::as_str).collect::<Vec<_>>(), true);
+        let sent = world.sent();
+        assert_eq!(sent.len() as u64, engines);
+        sent.iter().flat_map(|sent| sent.parts.iter().map(Vec::len)).sum::<usize>() / sent.len()
+    };
+    assert_eq!(bytes_each(4), bytes_each(1000));
+}
+
+#[test]
+fn an_engine_owes_nothing_once_its_gathering_is_over() {
+    let mut world = World::new(1, 2);
+    for _ in 0..3 {
+        world.request(&["e0", "e1"], true);
+        for each in world.sent() {
+            world.reply(&each, "ok", b"r");
+        }
+        world.answer();
+    }
+    assert!(world.tree.engines.values().all(|engine| engine.owes.is_empty()));
+    assert!(world.tree.gathering.is_empty());
+}

@@ -1,6 +1,8 @@
 //! The task scheduler on its two ROUTERs. Order of a turn: results first, as they make room; then news of engines; then submissions.
 //! What the scheduler keeps is packed once and shared with the hub by reference count.
 
+mod intake;
+
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::os::fd::AsFd as _;
@@ -9,9 +11,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use pointsman_core::hub::driver::HubInput;
-use pointsman_core::net::{
-    Clock, Complaints, Frame, FrameBuf, MAX_FRAMES, Mailbox, Opened, Outbox, Port, PortError, Tally, pack, wait,
-};
+use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Opened, Outbox, Port, PortError, Tally, pack, wait};
 use pointsman_core::wire::{self, ErrorContent, Parent, ReplyMetadata, Status};
 use pointsman_core::{Envelope, LARGE_FRAME_BYTES, Multipart, Session, renew};
 use pointsman_policies::{NamedSchemes, Needs, Scheme, Time};
@@ -22,8 +22,9 @@ use super::BURST;
 use super::facts::{FactReader, run_time};
 use super::feed::HubFeed;
 use super::orders::SchedulerOrder;
-use crate::admit::{self, Denied, Refusal};
-use crate::task::{Action, EngineId, Event, FailKind, InvalidSpec, Measured, Reason, ReplyKind, TaskScheduler};
+use super::watch::TaskWatch;
+use crate::admit::Refusal;
+use crate::task::{Action, EngineId, Event, FailKind, Measured, Reason, ReplyKind, TaskScheduler};
 
 /// Aborts whose acknowledgement is waited for; the oldest are given up beyond that, and their tasks stay where they are.
 const MAX_ABORTS: usize = 10_000;
@@ -81,6 +82,8 @@ pub struct TaskOptions {
     pub decisions: Option<SyncSender<serde_json::Value>>,
     /// Schemes that decide without acting.
     pub shadows: NamedSchemes,
+    /// Who may see copies of what comes and goes.
+    pub watch: Option<TaskWatch>,
     /// The hub keeps records, and wants the messages for them.
     pub keeps_records: bool,
 }
@@ -115,6 +118,7 @@ pub fn run_tasks(
         refused: None,
         decisions: options.decisions,
         decisions_sent: 0,
+        watch: options.watch,
     };
     driver.machine.log_decisions(options.log_decisions, Some(stopwatch));
     driver.machine.set_shadows(Time::ZERO, options.shadows, Some(stopwatch));
@@ -143,6 +147,7 @@ pub(super) struct Driver {
     refused: Option<Refusal>,
     decisions: Option<SyncSender<serde_json::Value>>,
     decisions_sent: u64,
+    watch: Option<TaskWatch>,
 }
 
 impl Driver {
@@ -155,6 +160,9 @@ impl Driver {
         let mut turn = 0_u32;
         loop {
             let mut busy = false;
+            if let Some(watch) = &mut self.watch {
+                watch.refresh(&self.clock);
+            }
             for _ in 0..BURST {
                 if !self.receive(Channel::Engines)? {
                     break;
@@ -244,72 +252,6 @@ impl Driver {
         self.complaints.note(self.clock.now(), kind, detail);
     }
 
-    /// Takes in the request that has just been received.
-    fn request(&mut self) -> Result<(), PortError> {
-        if let Some(beginning) = self.buffer.beginning_of_too_long() {
-            let beginning = Multipart::pack(beginning);
-            return self.deny(admit::too_long(&beginning, self.session.signer(), self.session.packer(), MAX_FRAMES));
-        }
-        let message = pack(self.buffer.frames_mut());
-        self.submit(message, false)
-    }
-
-    fn submit(&mut self, message: Multipart, from_hub: bool) -> Result<(), PortError> {
-        let packer = self.session.packer();
-        let signer = self.session.signer();
-        let opened = admit::open(message, signer, packer)
-            .and_then(|envelope| if from_hub { Ok(envelope) } else { admit::verify(&envelope, signer).map(|()| envelope) });
-        let envelope = match opened {
-            Ok(envelope) => envelope,
-            Err(denied) => return self.deny(denied),
-        };
-        let header = match admit::header(&envelope, packer) {
-            Ok(header) => header,
-            Err(denied) => return self.deny(denied),
-        };
-        let bytes = envelope.message().size_bytes();
-        let spec = match admit::spec(&envelope, &header, packer) {
-            Ok(mut spec) => {
-                spec.inherited = from_hub;
-                spec.facts = self.facts.of_request(&envelope, &header, spec.label.hints);
-                if let Some(wrong) = &spec.label.wrong {
-                    let (task, client) = (header.msg_id.escape_debug(), header.session.escape_debug());
-                    self.complain("label hint ignored", format_args!("{wrong} (task {task}, client session {client})"));
-                }
-                Ok(spec)
-            }
-            Err(refusal) => {
-                let (task, client) = (header.msg_id.escape_debug(), header.session.escape_debug());
-                self.complain("refused task", format_args!("{} (task {task}, client session {client})", refusal.evalue));
-                let why = InvalidSpec(refusal.evalue.clone());
-                self.refused = Some(refusal);
-                Err(why)
-            }
-        };
-        let serial = if from_hub { 0 } else { self.received };
-        let payload = Request { kept: Some(envelope.clone()), serial, status: Status::Ok };
-        let (now, rejected) = (self.now(), self.machine.counters().rejected);
-        self.machine.handle(now, Event::Submit { id: &header.msg_id, spec, payload, bytes });
-        // A repeated id was rejected; the hub must not take it for a new request.
-        if self.machine.counters().rejected == rejected {
-            self.hub.submitted(&header.msg_id, &envelope);
-        } else {
-            self.refused = None;
-        }
-        Ok(())
-    }
-
-    /// Says that a request is not taken: in the log, and to its sender if that is known to be genuine.
-    fn deny(&mut self, denied: Denied) -> Result<(), PortError> {
-        let Denied { kind, detail, answer } = denied;
-        self.complain(kind, detail);
-        let Some((client, parent, Refusal { ename, evalue })) = answer else { return Ok(()) };
-        let content = ErrorContent::new(ename, evalue).to_json();
-        let parts = self.session.compose("apply_reply", Clock::date(), &parent, br#"{"status":"error"}"#, content);
-        let sent = self.clients.send_parts(std::iter::once(&client[..]).chain(parts.iter().map(Vec::as_slice)));
-        self.unless_gone(sent)
-    }
-
     /// Takes in the reply that has just been received.
     fn result(&mut self) -> Result<(), PortError> {
         if let Some(beginning) = self.buffer.beginning_of_too_long() {
@@ -338,36 +280,6 @@ impl Driver {
         let payload = Request { kept, serial: self.received, status };
         let now = self.now();
         self.machine.handle(now, Event::Result { id: &id, engine: &engine, kind, payload, measured: Measured { run, bytes } });
-        self.act()
-    }
-
-    /// A result of more frames than are taken: its task has failed, as its engine has nothing else to say.
-    fn result_too_long(&mut self, beginning: &Multipart) -> Result<(), PortError> {
-        let frames: Vec<Frame> = beginning.frames().map(Frame::copy_of).collect();
-        let read = match Opened::new(&frames) {
-            Ok(reply) if reply.identity_count() == 2 => read_reply(&reply, &self.session),
-            _ => Err(("malformed reply", format!("more than {MAX_FRAMES} frames, and not those of a reply"))),
-        };
-        let (id, engine) = match read {
-            Ok(read) => (read.id.into_owned(), read.engine.to_owned()),
-            Err((kind, detail)) => {
-                self.complain(kind, detail);
-                return Ok(());
-            }
-        };
-        let evalue = format!(
-            "the result has more than {MAX_FRAMES} frames: each large array or byte string in it travels in a frame of its own; return fewer \
-             and larger ones"
-        );
-        self.complain("malformed reply", format_args!("{evalue} (task {})", id.escape_debug()));
-        let content = ErrorContent::new("ValueError", evalue).to_json();
-        let metadata = json!({"status": "error", "engine": engine}).to_string();
-        let parts = self.session.compose("apply_reply", Clock::date(), beginning.frame(5), metadata.as_bytes(), content);
-        let identities = [beginning.frame(0), beginning.frame(1)];
-        let message = Arc::new(Multipart::pack(identities.into_iter().chain(parts.iter().map(Vec::as_slice))));
-        let payload = Request { kept: Envelope::open(message).ok(), serial: 0, status: Status::Error };
-        let (now, kind) = (self.now(), ReplyKind::Failed);
-        self.machine.handle(now, Event::Result { id: &id, engine: &engine, kind, payload, measured: Measured::default() });
         self.act()
     }
 
@@ -407,6 +319,9 @@ impl Driver {
                             self.received += u64::from(is_fresh); // what was in the buffer has gone
                             if let Some(id) = self.machine.task_id(task) {
                                 self.hub.sent(id, uuid);
+                                if let Some(watch) = watched(&mut self.watch) {
+                                    watch.sent(&mut self.session, id, uuid);
+                                }
                             }
                         }
                         Err(PortError::NoSuchPeer | PortError::NotNow) => {
@@ -486,6 +401,11 @@ impl Driver {
 
     /// `[engine][client] message` goes on as `[client][engine] message`. A client without identity is the hub.
     fn relay_reply(&mut self, reply: &Request) -> Result<(), PortError> {
+        match (watched(&mut self.watch), &reply.kept) {
+            (Some(watch), _) if reply.serial == self.received => watch.answer(self.buffer.frames_mut()),
+            (Some(watch), Some(kept)) => watch.answer_in(kept.message().frames()),
+            _ => {}
+        }
         let sent = if reply.serial == self.received {
             let frames = self.buffer.frames_mut();
             if frames.get(1).is_none_or(Frame::is_empty) {
@@ -507,23 +427,16 @@ impl Driver {
         self.unless_gone(sent)
     }
 
-    /// What came of an answer to a client: one that has gone does not wait for it.
+    /// A client that has gone does not wait for its answer, which is counted.
     fn unless_gone(&mut self, sent: Result<(), PortError>) -> Result<(), PortError> {
         match sent {
             Err(PortError::NoSuchPeer | PortError::NotNow) => {
-                self.complain("reply to a client that has gone", self.where_it_is());
+                let is_kept = self.hub.keeps_records();
+                let detail = if is_kept { "the records have it, under the task's id" } else { "no records are kept" };
+                self.complain("reply to a client that has gone", detail);
                 Ok(())
             }
             outcome => outcome,
-        }
-    }
-
-    /// Where a client that has gone finds an answer when it is back.
-    fn where_it_is(&self) -> &'static str {
-        if self.hub.keeps_records() {
-            "the records have it: a client can ask for it by the task's id"
-        } else {
-            "no records are kept"
         }
     }
 
@@ -544,6 +457,9 @@ impl Driver {
         let identities: SmallVec<[&[u8]; 2]> = std::iter::once(client).chain(died.as_deref().map(str::as_bytes)).collect();
         let parts = parts.iter().map(Vec::as_slice);
         let message = Multipart::pack(identities.iter().copied().chain(parts));
+        if let Some(watch) = watched(&mut self.watch) {
+            watch.answer_in(message.frames());
+        }
         if !client.is_empty() {
             let sent = self.clients.send_parts(message.frames());
             self.unless_gone(sent)?;
@@ -574,6 +490,11 @@ fn forward_anew(port: &Port, identities: [&[u8]; 2], message: &Envelope, session
     let mut frames: SmallVec<[Frame; 16]> = own.map(Frame::copy_of).collect();
     frames.extend(message.buffers().map(Frame::of_bytes));
     port.send(&mut frames)
+}
+
+/// The copies, if anybody looks at them.
+fn watched(watch: &mut Option<TaskWatch>) -> Option<&mut TaskWatch> {
+    watch.as_mut().filter(|watch| watch.is_watched())
 }
 
 /// Sends new identities and a kept message from its delimiter on. Large frames go by reference.

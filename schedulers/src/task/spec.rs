@@ -73,7 +73,7 @@ pub struct TaskSpec {
 pub struct Label {
     /// What it hints.
     pub hints: Hints,
-    /// The first of its hints that is none.
+    /// The first of its hints that is none, or has a wrong value.
     pub wrong: Option<HintError>,
 }
 

@@ -331,7 +331,8 @@ impl Point {
             }),
             None => None,
         };
-        let engine = |speed| EngineModel { speed, slowdowns: slowdowns.clone(), failures: failures.clone() };
+        let engine =
+            |speed| EngineModel { speed, slowdowns: slowdowns.clone(), failures: failures.clone(), ..EngineModel::default() };
         Ok(Setup {
             engines: self.engine_speeds(seed)?.into_iter().map(engine).collect(),
             dispatchers: self.dispatchers,

@@ -1,20 +1,16 @@
-//! Runs of points: one run, and all runs of an experiment on as many threads as there are cores.
+//! One run of a point: its work, the world or the reference that does it, and its figures.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use pointsman_policies::{Registry, Rng};
-use rayon::prelude::*;
 
-use super::file::Experiment;
 use super::keys::needless;
 use super::point::{Pace, Point, Workload};
-use super::store::Store;
 use crate::lab::draw::Dist;
 use crate::lab::graph::{Costs, Dag, Rule, cpop, heft, list_schedule, peft};
-use crate::lab::measure::{Collector, METRICS, Measures};
+use crate::lab::measure::{Collector, Measures};
 use crate::lab::reference::{Discipline, Index, run_discipline, run_gittins};
 use crate::lab::workload::{ArrivalKind, Arrivals, Closed, Graphs, Playback, Recorded, Stream};
 use crate::lab::world::{Ended, Source, Totals, World};
@@ -27,34 +23,6 @@ pub struct Outcome {
     /// What happened.
     pub totals: Totals,
     /// Of one graph that is not too large: engine, start and end in seconds of each task.
-    pub gantt: Vec<(u32, f64, f64)>,
-}
-
-/// A finished run as it is kept.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Row {
-    /// Which point of the experiment.
-    pub point: usize,
-    /// Which replication.
-    pub replication: u32,
-    /// Figures, in the order of [`METRICS`].
-    pub figures: Vec<f64>,
-}
-
-/// What a first replication leaves for charts.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Detail {
-    /// Which point.
-    pub point: usize,
-    /// Shares of responses above values.
-    pub tail: Vec<(f64, f64)>,
-    /// Time at work of each engine, as a share of the run.
-    pub busy: Vec<f64>,
-    /// Mean slowdowns by client, if there are several.
-    #[serde(default)]
-    pub clients: Vec<(u64, f64)>,
-    /// Of one graph that is not too large: engine, start and end in seconds of each task.
-    #[serde(default)]
     pub gantt: Vec<(u32, f64, f64)>,
 }
 
@@ -119,7 +87,7 @@ pub fn source_of(point: &Point, folder: &Path, seed: u64) -> anyhow::Result<Work
 }
 
 /// The part of a trace that is played, as it was recorded or at drawn moments.
-fn playback(point: &Point, recorded: Arc<Vec<Recorded>>, capacity: f64, seed: u64) -> anyhow::Result<Playback> {
+pub(super) fn playback(point: &Point, recorded: Arc<Vec<Recorded>>, capacity: f64, seed: u64) -> anyhow::Result<Playback> {
     let played = &recorded[..recorded.len().min(usize::try_from(point.tasks).unwrap_or(usize::MAX))];
     let (work_s, span_s) = (played.iter().map(|task| task.run_s).sum::<f64>(), played.last().map_or(0.0, |task| task.at_s));
     let estimate = point.estimate()?;
@@ -157,22 +125,10 @@ fn run_tasks(
 ) -> anyhow::Result<Outcome> {
     let mut collector = Collector::new((tasks as f64 * point.warmup) as u64);
     let watch = |ended: &Ended| collector.see(ended);
-    let totals = match point.reference() {
-        Some(name) => {
-            if point.engine_speeds(seed)?.iter().any(|speed| *speed != 1.0) {
-                bail!("~{name} is for engines of equal speed");
-            }
-            match Discipline::ALL.into_iter().find(|discipline| discipline.name() == name) {
-                Some(discipline) => run_discipline(discipline, point.engines, &mut source, watch),
-                None if name == "gittins" => {
-                    run_gittins(&Index::of(sizes_ns(point, folder, seed)?), point.engines, &mut source, watch)
-                }
-                None => {
-                    let known = Discipline::ALL.map(|discipline| format!("~{}", discipline.name()));
-                    bail!("~{name} is no reference for tasks: there are {}, ~gittins", known.join(", "))
-                }
-            }
-        }
+    let totals = match Reference::of(point)? {
+        Some(Reference::Discipline(discipline)) => run_discipline(discipline, point.engines, &mut source, watch),
+        Some(Reference::Gittins) => run_gittins(&Index::of(sizes_ns(point, folder, seed)?), point.engines, &mut source, watch),
+        Some(Reference::Schedule(_)) => bail!("{} is for graphs", point.placement),
         None => world(point, registry, seed)?.run(&mut source, watch),
     };
     finished(Outcome { measures: collector.measures(&totals, None), totals, gantt: Vec::new() })
@@ -185,9 +141,6 @@ fn sizes_ns(point: &Point, folder: &Path, seed: u64) -> anyhow::Result<Vec<u64>>
     let Work::Tasks(mut source, _) = source_of(&others, folder, Rng::stream(seed, "sizes known").next_u64())? else {
         bail!("~gittins is for independent tasks")
     };
-    if point.workload == Workload::Closed {
-        bail!("~gittins is for open arrivals");
-    }
     Ok(std::iter::from_fn(|| source.next_at().map(|_| source.take().work_ns.max(1))).collect())
 }
 
@@ -206,8 +159,9 @@ fn run_graphs(point: &Point, registry: &Registry, dags: &[Arc<Dag>], mut source:
     let mut tasks = Collector::new(0);
     let is_shown = point.graphs == 1 && dags[0].len() <= MOST_BARS;
     let mut gantt = Vec::new();
-    let totals = match point.reference() {
-        Some(name) => return reference_schedule(name, point, dags, &speeds),
+    let totals = match Reference::of(point)? {
+        Some(Reference::Schedule(schedule)) => return reference_schedule(schedule, point, dags, &speeds),
+        Some(_) => bail!("{} is for tasks", point.placement),
         None => world(point, registry, seed)?.run(&mut source, |ended| {
             tasks.see(ended);
             if let (true, Some(engine)) = (is_shown, ended.engine) {
@@ -235,27 +189,76 @@ fn run_graphs(point: &Point, registry: &Registry, dags: &[Arc<Dag>], mut source:
     finished(Outcome { measures, totals, gantt })
 }
 
-/// A schedule made with everything known, of one graph.
-fn reference_schedule(name: &str, point: &Point, dags: &[Arc<Dag>], speeds: &[f64]) -> anyhow::Result<Outcome> {
-    let (1, [dag, ..]) = (point.graphs, dags) else { bail!("~{name} is a schedule of one graph: graphs = 1") };
-    let makespan_s = match name {
-        "list" => {
-            if speeds.iter().any(|speed| *speed != 1.0) {
-                bail!("~list is for engines of equal speed; ~heft for others");
-            }
-            list_schedule(dag, point.engines, Rule::CriticalPath)
+/// What nothing live can be, in place of policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reference {
+    /// A queueing discipline for independent tasks.
+    Discipline(Discipline),
+    /// That by Gittins' index, which knows the distribution of sizes.
+    Gittins,
+    /// A schedule of one graph, made with everything known.
+    Schedule(Schedule),
+}
+
+/// A schedule of a graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Schedule {
+    List,
+    Heft,
+    Cpop,
+    Peft,
+}
+
+impl Reference {
+    /// The one that a point asks for, if it does.
+    ///
+    /// # Errors
+    /// If there is none of its name, or it is not for such a point.
+    pub(super) fn of(point: &Point) -> anyhow::Result<Option<Reference>> {
+        let Some(name) = point.reference() else { return Ok(None) };
+        if point.lives.is_some() || point.slow_every.is_some() || point.failing > 0.0 {
+            bail!("~{name} is for engines that live on at their speed, and runs that do not fail");
         }
-        "heft" | "cpop" | "peft" => {
-            let bandwidth = point.bandwidth_bytes_per_s.unwrap_or(f64::INFINITY);
-            let costs = Costs::of_speeds(dag, speeds, bandwidth);
-            let placed = match name {
-                "heft" => heft(dag, &costs),
-                "cpop" => cpop(dag, &costs),
-                _ => peft(dag, &costs),
+        let is_equal = || point.engine_speeds(1).is_ok_and(|speeds| speeds.iter().all(|speed| *speed == 1.0));
+        if point.workload == Workload::Graphs {
+            let schedule = match name {
+                "list" if !is_equal() => bail!("~list is for engines of equal speed; ~heft for others"),
+                "list" => Schedule::List,
+                "heft" => Schedule::Heft,
+                "cpop" => Schedule::Cpop,
+                "peft" => Schedule::Peft,
+                other => bail!("~{other} is no reference for graphs: there are ~list, ~heft, ~cpop and ~peft"),
             };
-            placed.iter().map(|placed| placed.end_s).fold(0.0, f64::max)
+            if point.graphs != 1 || point.graph.len() != 1 {
+                bail!("~{name} is a schedule of one graph: graphs = 1, and one in graph = [...]");
+            }
+            return Ok(Some(Reference::Schedule(schedule)));
         }
-        other => bail!("~{other} is no reference for graphs: there are ~list, ~heft, ~cpop and ~peft"),
+        let discipline = Discipline::ALL.into_iter().find(|discipline| discipline.name() == name);
+        let known = || Discipline::ALL.map(|discipline| format!("~{}", discipline.name())).join(", ");
+        match (discipline, name) {
+            (None, "gittins") if point.workload == Workload::Closed => bail!("~gittins is for open arrivals"),
+            (None, other) if other != "gittins" => bail!("~{other} is no reference for tasks: there are {}, ~gittins", known()),
+            _ if !is_equal() => bail!("~{name} is for engines of equal speed"),
+            (Some(discipline), _) => Ok(Some(Reference::Discipline(discipline))),
+            (None, _) => Ok(Some(Reference::Gittins)),
+        }
+    }
+}
+
+/// A schedule made with everything known, of one graph.
+fn reference_schedule(schedule: Schedule, point: &Point, dags: &[Arc<Dag>], speeds: &[f64]) -> anyhow::Result<Outcome> {
+    let [dag] = dags else { bail!("{} is a schedule of one graph", point.placement) };
+    let costs = || Costs::of_speeds(dag, speeds, point.bandwidth_bytes_per_s.unwrap_or(f64::INFINITY));
+    let placed = match schedule {
+        Schedule::List => None,
+        Schedule::Heft => Some(heft(dag, &costs())),
+        Schedule::Cpop => Some(cpop(dag, &costs())),
+        Schedule::Peft => Some(peft(dag, &costs())),
+    };
+    let makespan_s = match placed {
+        None => list_schedule(dag, point.engines, Rule::CriticalPath),
+        Some(placed) => placed.iter().map(|placed| placed.end_s).fold(0.0, f64::max),
     };
     let mut collector = Collector::new(0);
     let bound_s = dag.lower_bound_s(speeds);
@@ -274,110 +277,6 @@ fn reference_schedule(name: &str, point: &Point, dags: &[Arc<Dag>], speeds: &[f6
     let busy_ns = vec![(dag.total_s() * 1e9 / speeds.iter().sum::<f64>()) as u64; speeds.len()];
     let totals = Totals { ended: dag.len() as u64, end_ns: ended_ns, busy_ns, ..Totals::default() };
     Ok(Outcome { measures: collector.measures(&totals, Some(bound_s)), totals, gantt: Vec::new() })
-}
-
-/// The seed of a replication: the same for all points, so that they are compared on the same tasks.
-fn seed_of(seed: u64, replication: u32) -> u64 {
-    Rng::stream(seed, &format!("replication {replication}")).next_u64()
-}
-
-/// How runs of an experiment are made.
-#[derive(Clone, Copy)]
-pub enum How<'h> {
-    /// In virtual time, on as many threads as there are.
-    Simulated,
-    /// By somebody else who takes a point and a seed, one after the other, as they would disturb each other; references, which are no programs that
-    /// could run, are left out.
-    OneByOne(&'h (dyn Fn(&Point, u64) -> anyhow::Result<Outcome> + Sync)),
-}
-
-/// Runs what is not yet in the store: every point as often as the experiment says, and more often where the precision asked for is not reached. `stop`
-/// ends it after the runs under way; what is finished is kept. `progress` hears how many runs are done, and how many are known to be needed.
-///
-///
-/// Returns how many decisions policies made: tasks sent to engines, each attempt counted.
-///
-/// # Errors
-/// If a point is not as it must be, naming it, or the store can not be written.
-pub fn run_experiment(
-    experiment: &Experiment,
-    registry: &Registry,
-    store: &mut Store,
-    how: How<'_>,
-    stop: &AtomicBool,
-    progress: &(impl Fn(u64, u64) + Sync),
-) -> anyhow::Result<u64> {
-    let decisions = AtomicU64::new(0);
-    let points = experiment.points();
-    let folder = experiment.folder();
-    let mut done = store.rows().len() as u64;
-    loop {
-        let missing: Vec<(usize, u32)> = (0..points.len())
-            .flat_map(|at| {
-                let left_out = matches!(how, How::OneByOne(_)) && points[at].reference().is_some();
-                let needed = if left_out { 0 } else { needed(experiment, store, at) };
-                (0..needed).map(move |replication| (at, replication))
-            })
-            .filter(|&(at, replication)| !store.has(at, replication))
-            .collect();
-        if missing.is_empty() {
-            store.finish()?;
-            return Ok(decisions.into_inner());
-        }
-        let needed = done + missing.len() as u64;
-        progress(done, needed);
-        let kept = Mutex::new((&mut *store, &mut done));
-        let run = |&(at, replication): &(usize, u32)| {
-            if stop.load(Ordering::Relaxed) {
-                bail!("interrupted; what is finished is kept, and the same command goes on");
-            }
-            let seed = seed_of(experiment.seed, replication);
-            let outcome = match how {
-                How::OneByOne(run) => run(&points[at], seed),
-                How::Simulated => run_point(&points[at], registry, folder, seed),
-            };
-            let outcome = outcome.with_context(|| format!("point {} ({})", at + 1, experiment.describe(at)))?;
-            decisions.fetch_add(outcome.totals.counters.dispatched, Ordering::Relaxed);
-            let figures = METRICS.iter().map(|metric| (metric.of)(&outcome.measures)).collect();
-            let length_s = outcome.totals.end_ns as f64 / 1e9;
-            let busy = outcome.measures.busy_s.iter().map(|busy_s| busy_s / length_s).collect();
-            let detail = (replication == 0).then(|| Detail {
-                point: at,
-                tail: outcome.measures.tail.clone(),
-                busy,
-                clients: several(&outcome.measures.by_client),
-                gantt: outcome.gantt.clone(),
-            });
-            // A thread that died has left whole rows.
-            let mut kept = kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            kept.0.keep(Row { point: at, replication, figures }, detail)?;
-            *kept.1 += 1;
-            progress(*kept.1, needed);
-            Ok(())
-        };
-        match how {
-            How::OneByOne(_) => missing.iter().try_for_each(run)?,
-            How::Simulated => missing.par_iter().try_for_each(run)?,
-        }
-    }
-}
-
-/// What is worth a chart: more than one, and no more than can be told apart.
-fn several(means: &[(u64, f64)]) -> Vec<(u64, f64)> {
-    if (2..=200).contains(&means.len()) { means.to_vec() } else { Vec::new() }
-}
-
-/// How many replications of a point are needed, as far as is known.
-fn needed(experiment: &Experiment, store: &Store, at: usize) -> u32 {
-    let (least, most) = (experiment.replications, experiment.replications_max.max(experiment.replications));
-    let Some(precision) = experiment.precision else { return least };
-    let values = store.values(at, &experiment.precision_of);
-    if (values.len() as u32) < least {
-        return least;
-    }
-    let estimate = crate::stats::Estimate::of(&values);
-    let reached = estimate.half_width.is_some_and(|half| half <= precision * estimate.mean.abs());
-    if reached { values.len() as u32 } else { (values.len() as u32 + 2).min(most) }
 }
 
 /// A distribution of a point, for those who reason about it.

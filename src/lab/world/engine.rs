@@ -16,11 +16,15 @@ pub struct EngineModel {
     pub slowdowns: Option<Slowdowns>,
     /// It dies now and then, and another takes its place.
     pub failures: Option<Failures>,
+    /// When it joins, in nanoseconds; 0 if it is there from the start.
+    pub joins_ns: u64,
+    /// From when on it takes no new task, in nanoseconds; never without. What it has by then it does.
+    pub leaves_ns: Option<u64>,
 }
 
 impl Default for EngineModel {
     fn default() -> Self {
-        EngineModel { speed: 1.0, slowdowns: None, failures: None }
+        EngineModel { speed: 1.0, slowdowns: None, failures: None, joins_ns: 0, leaves_ns: None }
     }
 }
 
@@ -149,7 +153,7 @@ impl Engine {
             rate: model.speed,
             busy_ns: 0,
             epoch: 0,
-            is_alive: true,
+            is_alive: model.joins_ns == 0,
             rest: Box::new(Rest {
                 model,
                 uuid: name(index, 0),

@@ -22,8 +22,12 @@ pub(super) enum Happening {
     Death { engine: u32 },
     /// A scheduler hears of that.
     Missed { engine: u32 },
-    /// Another engine takes its place.
+    /// Another engine takes its place, or one joins.
     Birth { engine: u32 },
+    /// An engine takes no more tasks from now on.
+    Leave { engine: u32 },
+    /// Other policies take over.
+    Change { at: u32 },
     /// An engine says how much it has to do.
     Report { engine: u32 },
     /// That reaches a scheduler.
@@ -35,7 +39,10 @@ pub(super) enum Happening {
 impl Happening {
     /// Whether it comes again and again, and never by itself ends or moves a task.
     fn is_idle(self) -> bool {
-        matches!(self, Happening::SpeedChange { .. } | Happening::Report { .. } | Happening::Reported { .. })
+        matches!(
+            self,
+            Happening::SpeedChange { .. } | Happening::Report { .. } | Happening::Reported { .. } | Happening::Leave { .. }
+        )
     }
 }
 

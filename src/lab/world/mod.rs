@@ -202,3 +202,25 @@ impl Setup {
         self.engines.iter().map(|engine| engine.speed).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_live_cluster_is_told_every_hint() {
+        let told = |label: &str, cost_s: Option<f64>| {
+            let mut hints = Hints::parse(label).0;
+            hints.cost_s = cost_s;
+            Job { hints, label: Some(label.into()), ..Job::default() }.label_at(0.5)
+        };
+        let text = told("fit #prio=-2.5 #tenant=a #cost=9 #deadline=60 #key=x #weight=2 #hedge", Some(3.0)).unwrap();
+        let (hints, wrong) = Hints::parse(&text);
+        let (before, _) = Hints::parse("#tenant=a #key=x");
+        assert_eq!(wrong, None);
+        assert_eq!((hints.priority, hints.cost_s, hints.weight, hints.hedge), (-2.5, Some(1.5), Some(2.0), true));
+        assert_eq!((hints.tenant, hints.key), (before.tenant, before.key));
+        assert_eq!(hints.deadline, Some(std::time::Duration::from_secs(30)));
+        assert_eq!((told("", None), told("", Some(0.0)).as_deref()), (None, Some("#cost=0")));
+    }
+}

@@ -99,6 +99,8 @@ pub struct World<S> {
     totals: Totals,
     /// Tasks whose clients have their answers, and that have yet to be counted.
     answered: Vec<u32>,
+    /// Policies that take over later, until they have.
+    changes: Vec<Option<PolicySet<S>>>,
     /// Where each result is and how large, by the number of its job, while transfers take time.
     places: Vec<(u32, u64)>,
     id: String,
@@ -143,6 +145,7 @@ impl<S: Scheme> World<S> {
             luck: Rng::stream(seed, "luck"),
             totals: Totals::default(),
             answered: Vec::new(),
+            changes: Vec::new(),
             places: Vec::new(),
             id: String::new(),
             setup,
@@ -150,9 +153,18 @@ impl<S: Scheme> World<S> {
         assert!(!world.dispatchers.is_empty(), "a world needs policies for a scheduler");
         for index in 0..world.setup.engines.len() {
             let fate = Rng::stream(seed, &format!("engine {index}"));
-            world.engines.push(Engine::new(index, world.setup.engines[index].clone(), fate));
-            world.announce(index);
-            world.foresee_death(index);
+            let model = world.setup.engines[index].clone();
+            if let Some(leaves_ns) = model.leaves_ns {
+                world.heap.push(leaves_ns, Happening::Leave { engine: index as u32 });
+            }
+            if model.joins_ns > 0 {
+                world.heap.push(model.joins_ns, Happening::Birth { engine: index as u32 });
+            }
+            world.engines.push(Engine::new(index, model, fate));
+            if world.engines[index].is_alive {
+                world.announce(index);
+                world.foresee_death(index);
+            }
             world.foresee_slowdown(index);
         }
         if let Some(every_s) = world.setup.report_every_s {
@@ -163,6 +175,12 @@ impl<S: Scheme> World<S> {
             }
         }
         world
+    }
+
+    /// Lets other policies take over the first scheduler at a moment, in nanoseconds.
+    pub fn change_at(&mut self, at_ns: u64, policies: PolicySet<S>) {
+        self.heap.push(at_ns, Happening::Change { at: self.changes.len() as u32 });
+        self.changes.push(Some(policies));
     }
 
     /// Lets everything happen until the source has no more jobs and every task has ended. `watch` sees each end.
@@ -556,6 +574,30 @@ impl<S: Scheme> World<S> {
         }
     }
 
+    /// Schedulers send an engine nothing more.
+    fn leave(&mut self, index: usize) {
+        let (now, uuid) = (self.now(), self.engines[index].rest.uuid.clone());
+        for at in 0..self.dispatchers.len() {
+            self.dispatchers[at].machine.handle(now, Event::EngineDraining { uuid: &uuid, draining: true });
+            self.act(at);
+        }
+    }
+
+    fn change(&mut self, at: usize) {
+        let Some(PolicySet { scheme, order, admission, rebalance }) = self.changes.get_mut(at).and_then(Option::take) else {
+            return;
+        };
+        let changes = [
+            PolicyChange::Placement(scheme),
+            PolicyChange::Order(order),
+            PolicyChange::Admission(admission),
+            PolicyChange::Rebalance(rebalance),
+        ];
+        let now = self.now();
+        self.dispatchers[0].machine.change(now, changes);
+        self.act(0);
+    }
+
     fn foresee_slowdown(&mut self, index: usize) {
         let engine = &mut self.engines[index].rest;
         if let Some(slowdowns) = &engine.model.slowdowns {
@@ -613,6 +655,8 @@ impl<S: Scheme> World<S> {
                 self.announce(engine as usize);
                 self.foresee_death(engine as usize);
             }
+            Happening::Leave { engine } => self.leave(engine as usize),
+            Happening::Change { at } => self.change(at as usize),
             Happening::Timer { dispatcher } => {
                 let now = self.now();
                 let state = &mut self.dispatchers[dispatcher as usize];
