@@ -240,7 +240,7 @@ fn reload(desk: &PolicyDesk, arguments: &[String], started: &Config, registry: &
 
 /// Log lines to standard error or the profile's folder. `RUST_LOG` has the last word, for those who debug.
 fn start_log(config: &Config) -> anyhow::Result<()> {
-    use tracing_subscriber::{EnvFilter, prelude::*};
+    use tracing_subscriber::EnvFilter;
     let filter = match std::env::var("RUST_LOG") {
         Ok(filter) if !filter.is_empty() => EnvFilter::try_new(filter).context("RUST_LOG")?,
         _ => EnvFilter::try_new(&config.log.level).context("log.level")?,
