@@ -525,7 +525,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let line = [
             "--usethreads",
-            "--IPController.log_url=tcp://127.0.0.1:1",
+            "--IPController.mon_port=1",
             "--Session.digest_history_size=9",
             "--IPEngine.timeout=3",
             "--log-to-file=False",

@@ -200,13 +200,14 @@ fn tools_find_the_one_controller_that_runs_and_tell_what_is_wrong_with_a_file() 
 
     // Changed on the run: what it was, that it can do nothing, and how long it lasts.
     let set = |policy: &str| tool(&["policy", "set", policy, "--cluster-id=two"]).1;
-    assert!(set("choices[d=3]").contains("placement  choices[d=3,memory=false]   (was leastload"), "{}", set("choices[d=3]"));
+    let shown = set("choices[d=3]");
+    assert!(shown.contains("placement  choices[d=3,") && shown.contains("   (was leastload[tie=lru])"), "{shown}");
     let shown = set("choices");
     assert!(
         shown.contains("d: 3 -> 2, the default") && shown.contains("note: placement choices: with one task per engine"),
         "{shown}"
     );
-    assert!(shown.contains("until the policies are read again (SIGHUP)"), "{shown}");
+    assert!(shown.contains("in force until a reload (SIGHUP) or restart"), "{shown}");
     let (_, shown, _) = tool(&["policy", "shadow", "twobin", "--cluster-id=two"]);
     assert!(shown.contains("deciding without acting: twobin") && shown.contains("note: placement twobin"), "{shown}");
     let (ok, _, said) = tool(&["policy", "drain", "9", "--cluster-id=two"]);
