@@ -5,7 +5,7 @@ use pointsman::lab::experiment::Point;
 use pointsman::lab::measure::Measures;
 use pointsman::lab::replay::{Kind, RealTask, Recording, Replay, Segment};
 use pointsman::lab::workload::{Closed, Estimate, Kind as TaskKind, Stream};
-use pointsman::lab::world::{EngineModel, Ended, Job, Link, Setup, Source, World};
+use pointsman::lab::world::{Ended, EngineModel, Job, Link, Setup, Source, World};
 
 const MS: u64 = 1_000_000;
 

@@ -9,6 +9,8 @@ pub mod db;
 pub mod hub;
 mod ledger;
 mod message;
+pub mod packer;
+pub mod renew;
 mod session;
 pub mod wire;
 pub mod zmtp;
@@ -22,4 +24,5 @@ pub mod relay;
 
 pub use ledger::Ledger;
 pub use message::{BUFFERS_AT, DELIMITER, Envelope, LARGE_FRAME_BYTES, Malformed, Multipart, MultipartBuilder, find_delimiter};
+pub use packer::Packer;
 pub use session::{Parts, Refused, Session, Signature, Signer};

@@ -1,6 +1,7 @@
-//! Signing and checking of messages: HMAC-SHA256 over the four JSON parts, compared in constant time, and a window of digests
+//! Signing and checking of messages: HMAC-SHA256 over the four packed parts, compared in constant time, and a window of digests
 //! against replay. A digest is remembered only after it has been verified, so that forgeries can not push real ones out.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use hashbrown::HashSet;
@@ -9,8 +10,8 @@ use serde::Serialize;
 use sha2::Sha256;
 use smallvec::SmallVec;
 
-use crate::Envelope;
 use crate::date::Date;
+use crate::{Envelope, Packer};
 
 /// A signature as it travels: 64 hexadecimal digits, or nothing without a key.
 pub type Signature = SmallVec<[u8; 64]>;
@@ -70,7 +71,8 @@ impl Signer {
         signature
     }
 
-    /// Checks a signature in constant time and returns the digest it stands for. O(bytes).
+    /// Checks a signature in constant time and returns the digest it stands for. Only one spelling of a digest is its signature, 64
+    /// lower-case digits: peers compare text, and would drop what passed here in another. O(bytes).
     ///
     /// # Errors
     /// If it is missing or wrong; never without a key.
@@ -78,6 +80,9 @@ impl Signer {
         let Some(mut mac) = self.keyed.clone() else { return Ok([0; 32]) };
         if signature.is_empty() {
             return Err(Refused::Unsigned);
+        }
+        if signature.len() != 64 || !signature.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(Refused::Signature);
         }
         let mut digest = [0; 32];
         const_hex::decode_to_slice(signature, &mut digest).map_err(|_| Refused::Signature)?;
@@ -118,6 +123,7 @@ impl ReplayWindow {
 #[derive(Debug)]
 pub struct Session {
     signer: Signer,
+    packer: Packer,
     id: String,
     username: String,
     pid: u32,
@@ -140,9 +146,22 @@ struct Header<'a> {
 pub type Parts = [Vec<u8>; 6];
 
 impl Session {
-    /// A party with a session id that no other has. `pid` only makes message ids look like everyone else's.
+    /// A party with a session id that no other has, which writes JSON. `pid` only makes message ids look like everyone else's.
     pub fn new(signer: Signer, id: impl Into<String>, username: impl Into<String>, pid: u32) -> Session {
-        Session { signer, id: id.into(), username: username.into(), pid, sent: 0, window: ReplayWindow::default() }
+        let (id, username, window) = (id.into(), username.into(), ReplayWindow::default());
+        Session { signer, packer: Packer::Json, id, username, pid, sent: 0, window }
+    }
+
+    /// The same, of a cluster that packs its messages so.
+    #[must_use]
+    pub fn packed_by(mut self, packer: Packer) -> Session {
+        self.packer = packer;
+        self
+    }
+
+    /// How it writes, and reads, the parts of messages.
+    pub fn packer(&self) -> Packer {
+        self.packer
     }
 
     /// The session id.
@@ -173,27 +192,46 @@ impl Session {
         Ok(())
     }
 
-    /// A header with a fresh id. Serialisation of these types can not fail.
+    /// A header with a fresh id, packed.
     pub fn header(&mut self, msg_type: &str, now: Date) -> (String, Vec<u8>) {
         let msg_id = self.next_msg_id();
         let header = self.header_with_id(&msg_id, msg_type, now);
         (msg_id, header)
     }
 
-    /// A header with a given id.
+    /// A header with a given id, packed.
     pub fn header_with_id(&self, msg_id: &str, msg_type: &str, now: Date) -> Vec<u8> {
         let header =
             Header { msg_id, msg_type, username: &self.username, session: &self.id, date: now, version: crate::wire::VERSION };
-        serde_json::to_vec(&header).unwrap_or_default()
+        self.packer.write(&header)
     }
 
-    /// A whole message with a fresh id. `parent` and `metadata` are JSON objects.
+    /// A whole message with a fresh id. `metadata` and `content` are JSON objects, which are packed here; `parent` is a header as it was
+    /// received, or as JSON, and `{}` for none.
     pub fn compose(&mut self, msg_type: &str, now: Date, parent: &[u8], metadata: &[u8], content: Vec<u8>) -> Parts {
         let (_, header) = self.header(msg_type, now);
-        self.seal(header, parent.to_vec(), metadata.to_vec(), content)
+        self.compose_under(header, parent, metadata, content)
     }
 
-    /// Signs four parts.
+    /// The same under a header that was made before.
+    pub fn compose_under(&self, header: Vec<u8>, parent: &[u8], metadata: &[u8], content: Vec<u8>) -> Parts {
+        self.seal(self.packed(header), self.packed(parent), self.packed(metadata), self.packed(content))
+    }
+
+    /// A part that is JSON, or has been packed: no msgpack object begins as a JSON object does.
+    fn packed<'a>(&self, part: impl Into<Cow<'a, [u8]>>) -> Vec<u8> {
+        let part = part.into();
+        match self.packer {
+            Packer::Json => part.into_owned(),
+            // JSON that is none is of nobody here: parts of others are read before they are written.
+            Packer::Msgpack if part.trim_ascii_start().first() == Some(&b'{') => {
+                self.packer.of_json(part).unwrap_or_else(|_| self.packer.empty_object().to_vec())
+            }
+            Packer::Msgpack => part.into_owned(),
+        }
+    }
+
+    /// Signs four parts that have been packed.
     pub fn seal(&self, header: Vec<u8>, parent: Vec<u8>, metadata: Vec<u8>, content: Vec<u8>) -> Parts {
         let signature = self.signer.sign([&header, &parent, &metadata, &content]);
         [crate::DELIMITER.to_vec(), signature.to_vec(), header, parent, metadata, content]
@@ -237,6 +275,32 @@ mod tests {
         }
         let mut keyless = Session::new(Signer::new(b""), "c", "u", 1);
         assert_eq!((keyless.admit(&envelope(&genuine)), keyless.admit(&envelope(&genuine))), (Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn a_signature_has_one_spelling() {
+        let signer = Signer::new(b"key");
+        let parts = [&b"{}"[..]; 4];
+        let genuine = signer.sign(parts).to_vec();
+        assert!(signer.verify(&genuine, parts).is_ok());
+        let digits = genuine.iter().position(u8::is_ascii_lowercase).unwrap();
+        let mut one_upper = genuine.clone();
+        one_upper[digits].make_ascii_uppercase();
+        for other in [one_upper, genuine.to_ascii_uppercase(), [b"0x", &genuine[..]].concat(), [&genuine[..], b" "].concat()] {
+            assert_eq!(signer.verify(&other, parts), Err(Refused::Signature), "{}", String::from_utf8_lossy(&other));
+        }
+    }
+
+    #[test]
+    fn messages_are_packed_as_the_cluster_does() {
+        let mut session = Session::new(Signer::new(b"key"), "a", "u", 1).packed_by(Packer::Msgpack);
+        let parts = session.compose("hello", Date::from_unix_us(0), b"{}", b"{}", b"{\"x\":[1]}".to_vec());
+        assert_eq!((&parts[3][..], &parts[4][..], &parts[5][..]), (&b"\x80"[..], &b"\x80"[..], &b"\x81\xa1x\x91\x01"[..]));
+        let header = crate::wire::Header::read(Packer::Msgpack, &parts[2]).unwrap();
+        assert_eq!((&*header.msg_type, header.date()), ("hello", Some(Date::from_unix_us(0))));
+        let reply = session.compose("hello_reply", Date::from_unix_us(0), &parts[2].clone(), b"{}", b"{}".to_vec());
+        assert_eq!(reply[3], parts[2], "the parent is echoed as it was");
+        assert_eq!(session.admit(&envelope(&reply)), Ok(()));
     }
 
     #[test]

@@ -1,10 +1,13 @@
-//! The JSON of the protocol as types, parsed once at the edge. Fields that a controller does not act on are not parsed at all.
+//! The objects of the protocol as types, parsed once at the edge. Fields that a controller does not act on are not parsed at all.
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::Packer;
 use crate::date::Date;
+use crate::packer::Unreadable;
 
 /// The message protocol version that headers carry.
 pub const VERSION: &str = "5.4";
@@ -16,12 +19,15 @@ pub const MAX_ID_BYTES: usize = 1024;
 ///
 /// # Errors
 /// If it is not an object, or not the one that `T` is.
-pub fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
-    if json.trim_ascii_start().first() == Some(&b'{') {
-        serde_json::from_slice(json)
-    } else {
-        Err(serde::de::Error::custom("not a JSON object"))
-    }
+pub fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Unreadable> {
+    Packer::Json.read(json)
+}
+
+/// Text that may be missing, borrowed: serde does so for a plain [`Cow`] alone.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'de, str>>, D::Error> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    Ok(Option::<Text<'_>>::deserialize(deserializer)?.map(|text| text.0))
 }
 
 /// What a controller reads of a header. Borrows from the JSON unless it has escapes.
@@ -37,8 +43,11 @@ pub struct Header<'a> {
     #[serde(borrow, default)]
     pub session: Cow<'a, str>,
     /// When it was sent, as the sender wrote it.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     pub date: Option<Cow<'a, str>>,
+    /// Of the protocol, as the sender wrote it.
+    #[serde(borrow, default, deserialize_with = "text")]
+    pub version: Option<Cow<'a, str>>,
 }
 
 impl<'a> Header<'a> {
@@ -46,10 +55,19 @@ impl<'a> Header<'a> {
     ///
     /// # Errors
     /// If it is not a JSON object with a `msg_id` and a `msg_type`.
-    pub fn parse(json: &'a [u8]) -> serde_json::Result<Header<'a>> {
-        let header: Header<'a> = object(json)?;
+    pub fn parse(json: &'a [u8]) -> Result<Header<'a>, Unreadable> {
+        Header::read(Packer::Json, json)
+    }
+
+    /// Reads a header that a cluster's packer has written.
+    ///
+    /// # Errors
+    /// If it is not an object with a `msg_id` and a `msg_type`.
+    #[inline]
+    pub fn read(packer: Packer, part: &'a [u8]) -> Result<Header<'a>, Unreadable> {
+        let header: Header<'a> = packer.read(part)?;
         if header.msg_id.len() > MAX_ID_BYTES {
-            return Err(serde::de::Error::custom("msg_id is too long"));
+            return Err(serde_json::Error::custom("msg_id is too long").into());
         }
         Ok(header)
     }
@@ -64,7 +82,7 @@ impl<'a> Header<'a> {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Parent<'a> {
     /// The id of the request.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     pub msg_id: Option<Cow<'a, str>>,
 }
 
@@ -94,19 +112,19 @@ impl Status {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct ReplyMetadata<'a> {
     /// `ok`, `error` or `aborted`; falls back to the content's.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     pub status: Option<Cow<'a, str>>,
     /// False if the engine refused the task because a dependency that it checks itself was not met.
     #[serde(default)]
     pub dependencies_met: Option<bool>,
     /// When the engine began, ISO 8601.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     pub started: Option<Cow<'a, str>>,
     /// The engine's uuid.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     pub engine: Option<Cow<'a, str>>,
     /// The broadcast request that a reply belongs to; empty if none.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     pub original_msg_id: Option<Cow<'a, str>>,
     /// Whether the replies of this broadcast are gathered into one.
     #[serde(default)]
@@ -117,16 +135,16 @@ pub struct ReplyMetadata<'a> {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct ContentStatus<'a> {
     /// `ok`, `error` or `aborted`.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     pub status: Option<Cow<'a, str>>,
 }
 
-/// The status of a reply, from its metadata or else its content. Malformed JSON counts as an error status.
-pub fn reply_status(metadata: &ReplyMetadata<'_>, content: &[u8]) -> Status {
+/// The status of a reply, from its metadata or else its content. What can not be read counts as an error status.
+pub fn reply_status(packer: Packer, metadata: &ReplyMetadata<'_>, content: &[u8]) -> Status {
     if let Some(status) = &metadata.status {
         return Status::of(status);
     }
-    let content: ContentStatus<'_> = object(content).unwrap_or_default();
+    let content: ContentStatus<'_> = packer.read(content).unwrap_or_default();
     content.status.as_deref().map_or(Status::Error, Status::of)
 }
 

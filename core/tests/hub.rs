@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::date::Date;
-use pointsman_core::db::{Key, MemoryDb, Patch, TaskDb};
+use pointsman_core::db::{DbError, Key, MemoryDb, Patch, TaskDb};
 use pointsman_core::hub::{
     Action, Copied, DaskAddress, DaskOrder, EnginesState, Event, Hub, HubConfig, Now, Reason, TaskNews, Topic,
 };
@@ -25,6 +25,8 @@ struct World {
     ping: String,
     stopped: bool,
     buffers: usize,
+    /// So many questions the store does not answer but with that it can not be had.
+    busy: usize,
     state: EnginesState,
     dask: Vec<(u64, DaskOrder)>,
     errands: Vec<(u64, Value)>,
@@ -53,6 +55,7 @@ impl World {
             ping: String::new(),
             stopped: false,
             buffers: 0,
+            busy: 0,
             state: EnginesState::default(),
             dask: vec![],
             errands: vec![],
@@ -90,7 +93,12 @@ impl World {
                 Action::Resubmit(message) => self.resubmitted.push(message),
                 Action::Record { id, patch, create } => self.db.merge(&id, &patch, create).unwrap(),
                 Action::Db(number, call) => {
-                    let reply = call.perform(&mut self.db);
+                    let reply = if self.busy > 0 {
+                        self.busy -= 1;
+                        Err(DbError::Busy("locked".into()))
+                    } else {
+                        call.perform(&mut self.db)
+                    };
                     self.hub.handle(self.now(), Event::Db(number, reply));
                 }
                 Action::EnginesChanged => self.state = self.hub.engines_state(),
@@ -208,6 +216,29 @@ impl World {
         task
     }
 
+    /// The ids of what the schedulers were given since, clients' requests and the hub's own. All are signed.
+    fn sent_again(&mut self) -> (Vec<String>, Vec<Value>) {
+        let (mut ours, mut own) = (vec![], vec![]);
+        for message in self.resubmitted.drain(..) {
+            let envelope = Envelope::open(message).unwrap();
+            assert!(Signer::new(b"key").verify(envelope.signature(), envelope.parts()).is_ok());
+            let header: Value = serde_json::from_slice(envelope.header()).unwrap();
+            let is_own = header["msg_type"] == "execute_request";
+            if is_own { own.push(header) } else { ours.push(id_of(&header).to_owned()) }
+        }
+        (ours, own)
+    }
+
+    /// A controller that takes over from this one, with the same records.
+    fn successor(&mut self) -> World {
+        let mut next = World::new();
+        next.db = std::mem::take(&mut self.db);
+        next.mono = self.mono + Duration::from_secs(60);
+        next.hub.restore(&self.state);
+        next.act();
+        next
+    }
+
     /// What a client that asks for the result of a request is told.
     fn result(&mut self, request: &Value) -> Value {
         let (_, reply) = self.ask("result_request", json!({"msg_ids": [request["msg_id"]]}));
@@ -265,7 +296,9 @@ fn d35_a_restored_engine_is_there_at_once_and_lost_if_it_does_not_answer() {
     assert_eq!(world.to_schedulers, ["up a 0", "up b 1"]);
     let entry = |queue, tasks| json!({"queue": queue, "completed": 0, "tasks": tasks});
     assert_eq!(world.queue(), json!({"status": "ok", "unassigned": 1, "0": entry(1, 0), "1": entry(0, 1)}));
-    assert_eq!(world.resubmitted.len(), 1, "what was sent nowhere is sent now");
+    let (ours, asked) = world.sent_again();
+    assert_eq!(ours, [id_of(&waiting)], "what was sent nowhere is sent now");
+    assert_eq!(asked.len(), 2, "and who may have something is asked for the last of it");
     assert_eq!(world.engine("c"), 9, "numbers go on");
     // The former controller's task ends on an engine that has stayed.
     world.ended(&running, "b", Status::Ok);
@@ -306,13 +339,149 @@ fn what_is_not_of_the_former_controller_is_left_alone() {
     world.mono = Duration::from_secs(7200);
     world.hub.restore(&other.state);
     world.act();
-    let sent: Vec<String> = world.resubmitted.iter().map(|m| String::from_utf8_lossy(m.frame(3)).into_owned()).collect();
-    assert!(sent.len() == 1 && sent[0].contains(waiting["msg_id"].as_str().unwrap()), "{sent:?}");
+    assert_eq!(world.sent_again(), (vec![id_of(&waiting).to_owned()], vec![]));
     for (request, is_pending) in [(&old, true), (&theirs, true), (&too_large, false)] {
         let record = world.db.get(request["msg_id"].as_str().unwrap()).unwrap().unwrap();
         assert_eq!(record.json(Key::Completed).is_none(), is_pending, "{request}");
     }
     assert_eq!(world.result(&too_large)["result_content"]["ename"], "OSError");
+}
+
+#[test]
+fn what_is_sent_again_after_a_restart_is_signed_anew_and_all_but_its_date_is_the_same() {
+    let mut first = World::new();
+    let metadata = json!({"retries": 1});
+    let (header, request) = first.message(&["cid"], "apply_request", &json!({}), &metadata, &json!({"c": 1}));
+    let before = Envelope::open(request).unwrap();
+    first.event(Event::Task(TaskNews::Submitted { id: id_of(&header).into(), request: Some(before.clone()) }));
+    let mut signatures = vec![before.signature().to_vec()];
+    let mut world = first;
+    for _ in 0..2 {
+        world = world.successor();
+        let again = Envelope::open(world.resubmitted.pop().unwrap()).unwrap();
+        assert!(Signer::new(b"key").verify(again.signature(), again.parts()).is_ok());
+        let mut now: Value = serde_json::from_slice(again.header()).unwrap();
+        assert_eq!(Date::parse(now["date"].as_str().unwrap()), Some(world.now().date));
+        now["date"] = header["date"].clone();
+        assert_eq!((now, again.parts()[1..].to_vec()), (header.clone(), before.parts()[1..].to_vec()));
+        assert_eq!(again.buffers().collect::<Vec<_>>(), before.buffers().collect::<Vec<_>>());
+        signatures.push(again.signature().to_vec());
+    }
+    signatures.sort();
+    signatures.dedup();
+    assert_eq!(signatures.len(), 3, "an engine that has seen one of them takes the next for new");
+}
+
+#[test]
+fn what_an_engine_had_and_has_done_without_an_answer_is_sent_again_or_ends() {
+    let mut first = World::new();
+    first.engine("a");
+    let tasks = [first.task(), first.task(), first.task()];
+    tasks.iter().for_each(|task| first.track(task, "a"));
+    let direct = [first.direct("a"), first.direct("a")];
+    let mut world = first.successor();
+    let (ours, asked) = world.sent_again();
+    assert_eq!((ours, asked.len()), (vec![], 1));
+    assert_eq!(world.queue()["0"], json!({"queue": 2, "completed": 0, "tasks": 3}), "its own question is nobody's task");
+    // The engine answers in order: what it had, then what it was asked last. One task's answer was lost with the former controller, one is dropped.
+    world.event(Event::Task(TaskNews::Submitted { id: id_of(&asked[0]).into(), request: None }));
+    world.track(&asked[0], "a");
+    world.ended(&tasks[0], "a", Status::Ok);
+    world.done(&direct[0], "a", "ok");
+    world.ended(&asked[0], "a", Status::Ok);
+    let (mut ours, _) = world.sent_again();
+    ours.sort();
+    let mut expected = [id_of(&tasks[1]).to_owned(), id_of(&tasks[2]).to_owned()];
+    expected.sort();
+    assert_eq!(ours, expected);
+    assert_eq!(world.queue(), json!({"status": "ok", "unassigned": 2, "0": {"queue": 1, "completed": 2, "tasks": 0}}));
+    world.track(&tasks[1], "a");
+    world.ended(&tasks[1], "a", Status::Ok);
+    world.ended(&tasks[2], "a", Status::Ok); // late, while it waits for an engine again
+    assert_eq!(world.queue()["unassigned"], 0);
+    for _ in 0..6 {
+        world.pong("a");
+        world.pass(Duration::from_secs(1));
+    }
+    assert_eq!(world.queue()["0"]["queue"], 0);
+    let record = world.result(&direct[1]);
+    assert!(record["result_content"]["evalue"].as_str().unwrap().contains("was not recorded"), "{record}");
+    let status = |world: &mut World, request: &Value| world.result(request)["result_content"]["status"].clone();
+    assert!(tasks.iter().chain([&direct[0]]).all(|request| status(&mut world, request) == "ok"));
+    assert_eq!(
+        world.ask("history_request", json!({})).1["history"].as_array().unwrap().len(),
+        5,
+        "the question is not in the records"
+    );
+}
+
+#[test]
+fn an_engine_that_is_gone_before_its_last_word_takes_what_it_had_with_it() {
+    let mut first = World::new();
+    first.engine("a");
+    let task = first.task();
+    first.track(&task, "a");
+    let mut world = first.successor();
+    let (_, asked) = world.sent_again();
+    // The scheduler's own error, which no engine sent.
+    let (_, reply) = world.message(&[""], "apply_reply", &asked[0], &json!({}), &json!({"status": "error"}));
+    let reply = Some(Envelope::open(reply).unwrap());
+    world.event(Event::Task(TaskNews::Ended { id: id_of(&asked[0]).into(), status: Status::Error, reply }));
+    assert_eq!(world.sent_again(), (vec![], vec![]));
+    world.ask("unregistration_request", json!({"id": 0}));
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.result(&task)["result_content"]["ename"], "EngineError");
+}
+
+#[test]
+fn the_queue_is_restored_from_the_records_without_a_list_of_engines() {
+    let mut first = World::new();
+    first.engine("a");
+    let (waiting, running) = (first.task(), first.task());
+    first.track(&running, "a");
+    let mut world = World::new();
+    world.db = std::mem::take(&mut first.db);
+    world.hub.restore_without_engines(Some(world.now().date));
+    world.act();
+    assert_eq!(world.sent_again().0, [id_of(&waiting)]);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.result(&running)["result_content"]["ename"], "EngineError", "it is not known where that engine is");
+
+    // What was submitted long before that cluster began is another's.
+    let mut long_ago = World::new();
+    long_ago.task();
+    let mut later = World::new();
+    later.mono = Duration::from_secs(7200);
+    later.db = std::mem::take(&mut long_ago.db);
+    later.hub.restore_without_engines(Some(later.now().date));
+    later.act();
+    assert_eq!((later.sent_again(), &later.queue()["unassigned"]), ((vec![], vec![]), &json!(0)));
+}
+
+#[test]
+fn a_store_that_can_not_be_had_at_first_is_asked_again_for_what_is_to_be_restored() {
+    let mut first = World::new();
+    let tasks: Vec<Value> = (0..200).map(|_| first.task()).collect();
+    let mut world = World::new();
+    world.db = std::mem::take(&mut first.db);
+    world.busy = 3;
+    world.hub.restore(&first.state);
+    world.act();
+    let ids: Vec<String> = tasks.iter().map(|task| id_of(task).to_owned()).collect();
+    assert_eq!(world.sent_again().0, ids, "all, in the order in which they came");
+    assert_eq!(world.busy, 0);
+}
+
+#[test]
+fn what_can_not_be_sent_again_ends_with_the_reason() {
+    let mut first = World::new();
+    let (broken, whole) = (first.task(), first.task());
+    first.db.merge(id_of(&broken), &Patch::default().json(Key::Header, b"[7]"[..].into()), false).unwrap();
+    let mut world = first.successor();
+    assert_eq!((world.sent_again().0, &world.queue()["unassigned"]), (vec![id_of(&whole).to_owned()], &json!(1)));
+    let record = world.result(&broken);
+    assert!(record["result_content"]["evalue"].as_str().unwrap().contains("not a JSON object"), "{record}");
+    assert_eq!(world.ask("resubmit_request", json!({"msg_ids": [id_of(&broken)]})).1["ename"], "OSError");
 }
 
 #[test]
@@ -545,6 +714,51 @@ fn results_and_buffers_come_in_sorted_order() {
     assert!(record["header"]["msg_id"] == requests[0]["msg_id"] && record["io"]["stdout"] == "", "{record}");
     let (_, history) = world.ask("history_request", json!({}));
     assert_eq!(history["history"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_verbose_queue_status_names_what_each_engine_has_and_has_done() {
+    let mut world = World::new();
+    let numbers: Vec<u64> = ["a", "b", "c"].map(|uuid| world.engine(uuid)).into();
+    let mut expected = [(Vec::new(), Vec::new(), Vec::new()), Default::default(), Default::default()];
+    for turn in 0..9 {
+        let at = turn % 3;
+        let uuid = ["a", "b", "c"][at];
+        let (task, direct, done) = (world.task(), world.direct(uuid), world.direct(uuid));
+        world.track(&task, uuid);
+        world.done(&done, uuid, "ok");
+        expected[at].0.push(id_of(&direct).to_owned());
+        expected[at].1.push(id_of(&done).to_owned());
+        expected[at].2.push(id_of(&task).to_owned());
+    }
+    let waiting = world.task();
+    let sorted = |value: &Value| {
+        let mut ids: Vec<String> = serde_json::from_value(value.clone()).unwrap();
+        ids.sort();
+        ids
+    };
+    for targets in [json!(null), json!(numbers[1]), json!([numbers[0], numbers[2]])] {
+        let status = world.ask("queue_request", json!({"targets": targets, "verbose": true})).1;
+        assert_eq!(status["unassigned"], json!([id_of(&waiting)]));
+        let asked = numbers
+            .iter()
+            .filter(|n| targets.is_null() || targets == json!(n) || targets.as_array().is_some_and(|t| t.contains(&json!(n))));
+        let mut count = 0;
+        for number in asked {
+            let at = numbers.iter().position(|n| n == number).unwrap();
+            let entry = &status[number.to_string()];
+            let (mut queue, mut completed, mut tasks) = expected[at].clone();
+            for ids in [&mut queue, &mut completed, &mut tasks] {
+                ids.sort();
+            }
+            assert_eq!(
+                (sorted(&entry["queue"]), sorted(&entry["completed"]), sorted(&entry["tasks"])),
+                (queue, completed, tasks)
+            );
+            count += 1;
+        }
+        assert_eq!(status.as_object().unwrap().len(), count + 2, "{targets}: engines, unassigned and status");
+    }
 }
 
 #[test]

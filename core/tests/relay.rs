@@ -2,26 +2,39 @@
 
 use std::time::Duration;
 
-use pointsman_core::net::{Clock, Mailbox, Outbox};
-use pointsman_core::relay::{Command, Counters, NoTap, Pairing, PublishTap, Relay, Tap};
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
+
+use pointsman_core::net::{Clock, Mailbox, Outbox, Tally};
+use pointsman_core::relay::{Command, KnownPeers, NoTap, Pairing, PublishTap, Relay, Tap};
 
 const WAIT_MS: i32 = 5000;
 
 struct Running {
     commands: Outbox<Command>,
-    counters: Arc<Counters>,
+    tally: Tally,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Running {
     fn start<T: Tap + Send + 'static>(relay: Relay<T>) -> Running {
         let (commands, mailbox) = Mailbox::new(10, 100).unwrap();
-        let counters = relay.counters();
+        let tally = Tally::default();
+        let relay = relay.counted_as("relay", &tally);
         let thread = std::thread::spawn(move || relay.run(&mailbox).unwrap());
-        Running { commands, counters, thread: Some(thread) }
+        Running { commands, tally, thread: Some(thread) }
+    }
+
+    fn count(&self, kind: &str) -> u64 {
+        self.tally.counts().iter().find(|count| count.1 == kind).map_or(0, |count| count.2)
+    }
+
+    /// Waits until so many of a kind are counted.
+    fn wait_for(&self, kind: &str, count: u64) {
+        let clock = Clock::default();
+        while self.count(kind) < count && clock.now() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(self.count(kind), count, "{kind}: {:?}", self.tally.counts());
     }
 }
 
@@ -107,11 +120,18 @@ fn d31_short_messages_are_dropped_and_do_not_merge_with_the_next() {
     swap.client.send_multipart(["engine", "second"], 0).unwrap();
     assert_eq!(frames(&swap.engine)[1..], ["client", "second"]);
     // The two sides are not in any order.
-    let clock = Clock::default();
-    while swap.relay.counters.malformed.load(Relaxed) < 2 && clock.now() < Duration::from_secs(10) {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    assert_eq!(swap.relay.counters.malformed.load(Relaxed), 2);
+    swap.relay.wait_for("malformed message", 2);
+}
+
+#[test]
+fn an_endless_message_and_a_reply_to_nobody_are_counted() {
+    let swap = swap();
+    swap.client.send_multipart(vec!["x"; 20_000], 0).unwrap();
+    swap.relay.wait_for("malformed message", 1);
+    swap.client.send_multipart(["engine", "hello"], 0).unwrap();
+    assert_eq!(frames(&swap.engine)[1..], ["client", "hello"]);
+    swap.engine.send_multipart(["relay", "a client that has gone", "world"], 0).unwrap();
+    swap.relay.wait_for("reply to a client that has gone", 1);
 }
 
 #[test]
@@ -132,10 +152,37 @@ fn what_nobody_takes_is_given_up_and_counted_while_others_flow() {
     for n in 0..3 {
         assert_eq!(frames(&late)[2], n.to_string());
     }
-    while swap.relay.counters.unroutable.load(Relaxed) == 0 {
-        std::thread::sleep(Duration::from_millis(20));
+    swap.relay.wait_for("undelivered", 1);
+    assert_eq!(swap.relay.tally.counts().len(), 1);
+}
+
+#[test]
+fn a_flood_for_nobodies_takes_no_place_of_an_engine_that_comes_back() {
+    let context = zmq::Context::new();
+    let (front, front_url) = bound(&context, zmq::ROUTER);
+    let (back, back_url) = bound(&context, zmq::ROUTER);
+    for socket in [&front, &back] {
+        socket.set_rcvhwm(0).unwrap();
+        socket.set_sndhwm(0).unwrap();
     }
-    assert_eq!(swap.relay.counters.unroutable.load(Relaxed), 1);
+    let known = KnownPeers::default();
+    known.add(b"engine");
+    let relay = Running::start(Relay::new(front, back, Pairing::Swap, NoTap).unwrap().knowing(known));
+    let stranger = context.socket(zmq::DEALER).unwrap();
+    stranger.set_sndhwm(0).unwrap();
+    stranger.connect(&front_url).unwrap();
+    for n in 0..20_000 {
+        stranger.send_multipart([format!("nobody{}", n % 20).as_str(), "bad"], 0).unwrap();
+    }
+    // Some must be refused before the honest message comes: the room is full then.
+    let clock = Clock::default();
+    while relay.count("no room to wait") < 1_000 && clock.now() < Duration::from_secs(30) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let client = peer(&context, zmq::DEALER, "client", &front_url);
+    client.send_multipart(["engine", "honest"], 0).unwrap();
+    let engine = peer(&context, zmq::DEALER, "engine", &back_url);
+    assert_eq!(frames(&engine), ["client", "honest"]);
 }
 
 #[test]

@@ -129,6 +129,49 @@ fn behaves(db: &mut dyn TaskDb) {
     db.flush().unwrap();
 }
 
+/// What every store does with output beyond 4 MiB of each stream.
+fn cuts_output_where_a_mark_says_so_and_nowhere_else(db: &mut dyn TaskDb) {
+    const MOST: usize = 4 << 20;
+    const MARK: &str = "\n[output cut off here]";
+    let full = "x".repeat(MOST);
+    let cut = format!("{full}{MARK}");
+    for (id, pieces, kept) in [
+        ("exactly", vec![full.clone()], &full),
+        ("exactly, in pieces", vec![full[1..].to_owned(), "x".into()], &full),
+        ("nothing more", vec![full.clone(), String::new()], &full),
+        ("one more at once", vec![format!("{full}y")], &cut),
+        ("one more behind", vec![full.clone(), "y".into()], &cut),
+        ("across the bound", vec![full[3..].to_owned(), "xxxyyyy".into()], &cut),
+        ("more behind a mark", vec![full.clone(), "y".into(), "z".into(), String::new(), "z".into()], &cut),
+    ] {
+        for (key, other) in [(Key::Stdout, Key::Stderr), (Key::Stderr, Key::Stdout)] {
+            let id = format!("{id} {}", key.name());
+            for piece in &pieces {
+                db.merge(&id, &Patch::default().append(key, piece.as_str()), true).unwrap();
+            }
+            db.merge(&id, &Patch::default().append(other, "short"), true).unwrap();
+            let record = db.get(&id).unwrap().unwrap();
+            let Value::String(text) = record.value(key) else { panic!("{id}: no text") };
+            assert!(text == **kept, "{id}: {} bytes, ending with {:?}", text.len(), &text[text.len() - 30..]);
+            assert_eq!(record.value(other), json!("short"), "{id}");
+        }
+        // Gathered before the store sees it, it comes to the same.
+        let gathered = pieces.iter().fold(Patch::default(), |patch, piece| patch.append(Key::Stdout, piece.as_str()));
+        db.merge(id, &gathered, true).unwrap();
+        let record = db.get(id).unwrap().unwrap();
+        assert!(record.value(Key::Stdout) == json!(kept), "{id}, gathered");
+    }
+}
+
+#[test]
+fn memory_and_sqlite_cut_output_where_a_mark_says_so_and_nowhere_else() {
+    let limits = MemoryLimits { record_limit: 100, size_limit_bytes: 1 << 30, cull_fraction: 0.1 };
+    cuts_output_where_a_mark_says_so_and_nowhere_else(&mut MemoryDb::new(limits));
+    let folder = tempfile::tempdir().unwrap();
+    let mut sqlite = SqliteDb::open(&folder.path().join("tasks.db"), "ipython-tasks").unwrap();
+    cuts_output_where_a_mark_says_so_and_nowhere_else(&mut sqlite);
+}
+
 #[test]
 fn memory_behaves() {
     behaves(&mut MemoryDb::default());
@@ -141,8 +184,104 @@ fn sqlite_behaves_and_remembers() {
     behaves(&mut SqliteDb::open(&path, "ipython-tasks").unwrap());
     let mut again = SqliteDb::open(&path, "ipython-tasks").unwrap();
     assert_eq!(again.history().unwrap(), ["s_1_2", "s_1_7", "s_1_8"]);
+}
+
+#[test]
+fn what_is_merged_and_flushed_is_in_the_file_for_others_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tasks.db");
+    let mut db = SqliteDb::open(&path, "t").unwrap();
+    let other = rusqlite::Connection::open(&path).unwrap();
+    let count = || other.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap();
+    db.merge("s_1_1", &request(1), true).unwrap();
+    assert_eq!((count(), db.unwritten()), (0, vec!["s_1_1".into()]));
+    db.flush().unwrap();
+    assert_eq!((count(), db.unwritten()), (1, vec![]));
+    db.remove(&["s_1_1".into()]).unwrap();
+    assert_eq!(count(), 0);
+}
+
+#[test]
+fn a_file_that_can_not_be_used_is_refused_with_its_name_the_reason_and_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |name: &str| SqliteDb::open(&folder.path().join(name), "t").map(drop).unwrap_err().to_string();
     std::fs::write(folder.path().join("junk"), "not a database, but long enough to look like one ".repeat(50)).unwrap();
-    assert!(SqliteDb::open(&folder.path().join("junk"), "t").is_err());
+    std::fs::create_dir(folder.path().join("folder")).unwrap();
+    let mut db = SqliteDb::open(&folder.path().join("holes"), "t").unwrap();
+    let mut large = request(1);
+    large.buffers = Some(vec![Bytes::from(vec![7; 100_000])]);
+    (0..20).for_each(|n| db.merge(&format!("s_1_{n}"), &large, true).unwrap());
+    db.flush().unwrap();
+    drop(db);
+    let mut bytes = std::fs::read(folder.path().join("holes")).unwrap();
+    bytes[4096..4 * 4096].fill(0);
+    std::fs::write(folder.path().join("holes"), bytes).unwrap();
+    for (name, reason, step) in [
+        ("junk", "not a database", "Move it away"),
+        ("folder", "unable to open database file", "be writable for this user"),
+        ("nowhere/tasks.db", "unable to open database file", "Its folder must be there"),
+        ("holes", "damaged", ".recover"),
+    ] {
+        let said = open(name);
+        assert!([name, reason, step, "--dictdb"].iter().all(|part| said.contains(part)), "{said}");
+    }
+}
+
+#[test]
+fn a_file_that_is_deleted_or_replaced_while_it_is_written_to_is_told_and_another_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tasks.db");
+    let mut db = SqliteDb::open(&path, "t").unwrap();
+    let mut kept = request(0);
+    kept.buffers = None;
+    for n in [1, 2] {
+        db.merge(&format!("s_1_{n}"), &kept, true).unwrap();
+    }
+    db.flush().unwrap();
+    db.merge("s_1_3", &kept, true).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(
+        ids(&mut db, json!({})),
+        ["s_1_3"],
+        "what had not been written goes into the new one; nothing is answered from the old"
+    );
+    let told = db.troubles();
+    assert!(told.len() == 1 && told[0].detail.contains("has been deleted"), "{told:?}");
+    let rows = |path: &std::path::Path| {
+        let other = rusqlite::Connection::open(path).unwrap();
+        let mut statement = other.prepare("SELECT msg_id FROM t ORDER BY rowid").unwrap();
+        let rows = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        rows.map(Result::unwrap).collect::<Vec<_>>()
+    };
+    assert_eq!(rows(&path), ["s_1_3"]);
+
+    // Another database takes its place; the log of the one before must not be taken for its.
+    let elsewhere = folder.path().join("other.db");
+    let mut other = SqliteDb::open(&elsewhere, "t").unwrap();
+    other.merge("o_1_1", &kept, true).unwrap();
+    drop(other);
+    std::fs::rename(&elsewhere, &path).unwrap();
+    db.merge("s_1_4", &kept, true).unwrap();
+    db.flush().unwrap();
+    assert!(db.troubles()[0].detail.contains("has been replaced"));
+    assert_eq!(
+        (ids(&mut db, json!({})), rows(&path)),
+        (vec!["o_1_1".into(), "s_1_4".into()], vec!["o_1_1".into(), "s_1_4".into()])
+    );
+
+    // What takes its place is no database: updates wait, questions are refused, until there is one.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "junk ".repeat(1000)).unwrap();
+    db.merge("s_1_5", &kept, true).unwrap();
+    for _ in 0..2 {
+        let refused = db.history().unwrap_err();
+        assert!(matches!(&refused, DbError::Busy(reason) if reason.contains("not a database")), "{refused}");
+        assert_eq!(refused.ename(), "OSError");
+    }
+    assert_eq!(db.unwritten(), ["s_1_5".into()]);
+    std::fs::remove_file(&path).unwrap();
+    db.flush().unwrap();
+    assert_eq!(rows(&path), ["s_1_5"]);
 }
 
 /// Needs a server: `POINTSMAN_TEST_MONGODB=mongodb://localhost:27017 cargo test --features mongodb`.
@@ -246,8 +385,10 @@ fn an_update_that_sqlite_refuses_costs_no_other_and_no_question() {
     }
     assert_eq!(ids(&mut db, json!({})), ["s_1_1", "s_1_3"]);
     db.merge("s_1_4", &request(4), true).unwrap();
-    let said = db.flush().unwrap_err().to_string();
-    assert!(said.contains("1 updates are lost") && said.contains("refused"), "{said}");
     db.flush().unwrap();
+    let [lost] = &db.troubles()[..] else { panic!("one trouble") };
+    assert_eq!((lost.kind, lost.count), ("an update is lost", 1));
+    assert!(lost.detail.contains("s_1_2") && lost.detail.contains("refused"), "{lost:?}");
+    assert_eq!((db.troubles(), db.unwritten()), (vec![], vec![]), "told once");
     assert_eq!(ids(&mut db, json!({})), ["s_1_1", "s_1_3", "s_1_4"]);
 }

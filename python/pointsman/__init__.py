@@ -13,7 +13,7 @@ def command():
 
     Raises FileNotFoundError if there is neither.
     """
-    name = "pointsman" + (sysconfig.get_config_var("EXE") or "")
+    name = "pointsman"
     schemes = [None, *(scheme for scheme in sysconfig.get_scheme_names() if scheme.endswith("user"))]
     folders = [sysconfig.get_path("scripts", scheme) if scheme else sysconfig.get_path("scripts") for scheme in schemes]
     for folder in [*folders, os.path.dirname(sys.executable)]:

@@ -1,7 +1,6 @@
 """`python -m pointsman ARGS`: the program takes the place of this process, so that signals and exit codes are its own."""
 
 import os
-import subprocess
 import sys
 
 from . import command
@@ -9,8 +8,6 @@ from . import command
 
 def main():
     argv = [command(), *sys.argv[1:]]
-    if os.name == "nt":
-        sys.exit(subprocess.call(argv))
     os.execv(argv[0], argv)
 
 

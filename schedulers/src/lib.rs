@@ -3,6 +3,7 @@
 //!
 //! Start from [`task::TaskScheduler`], which holds tasks back until their dependencies are met and places them by a policy.
 
+mod admit;
 pub mod broadcast;
 #[cfg(feature = "net")]
 pub mod live;

@@ -339,3 +339,33 @@ fn a_finished_task_leaves_at_most_32_bytes() {
     assert_eq!((world.machine.live_tasks(), world.machine.ledger().len()), (0, 50_000));
     assert!(world.machine.ledger().heap_bytes() <= 32 * 50_000, "{} bytes", world.machine.ledger().heap_bytes());
 }
+
+#[test]
+fn a_task_that_was_taken_over_is_answered_by_the_engine_that_had_it_before() {
+    let inherited = || Ok(TaskSpec { inherited: true, ..TaskSpec::default() });
+    let submit =
+        |world: &mut World, id: &str| world.event(Event::Submit { id, spec: inherited(), payload: id.to_owned(), bytes: 1 });
+    let mut world = World::new(2);
+    let done = submit(&mut world, "t");
+    let engine = world.engine(&done, "t");
+    let other = if engine == "e0" { "e1" } else { "e0" };
+    for (from, kind) in [("stranger", ReplyKind::Ok), (other, ReplyKind::Failed), (other, ReplyKind::Aborted)] {
+        let rejected = [Action::Reject { reason: Reason::NotRunningThere }];
+        assert_eq!(world.answer("t", from, kind), rejected, "nobody known, or nothing good: it may yet succeed where it is");
+    }
+    let done = world.answer("t", other, ReplyKind::Ok);
+    assert_eq!(done[1], reply(&format!("Ok from {other}")));
+    assert!(matches!(&done[0], Action::Abort { id, .. } if &**id == "t"), "{done:?}");
+    assert_eq!(world.answer("t", &engine, ReplyKind::Aborted), [], "the copy has gone as asked");
+
+    // The same while it waits: for an engine, and for a task that it depends on.
+    submit(&mut world, "a");
+    submit(&mut world, "b");
+    submit(&mut world, "waits");
+    let answered = |id: &str, text: &str| Action::Reply { id: id.into(), payload: text.to_owned() };
+    assert_eq!(world.answer("waits", "e0", ReplyKind::Ok), [answered("waits", "Ok from e0")]);
+    let after = pointsman_schedulers::task::Dependency::on(["a"]);
+    let spec = Ok(TaskSpec { inherited: true, after, ..TaskSpec::default() });
+    world.event(Event::Submit { id: "child", spec, payload: "child".to_owned(), bytes: 1 });
+    assert_eq!(world.answer("child", "e1", ReplyKind::Ok), [answered("child", "Ok from e1")]);
+}

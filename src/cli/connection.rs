@@ -41,7 +41,7 @@ impl Connection {
         let controller = &mut config.controller;
         (controller.profile, controller.profile_dir) = (self.profile.clone(), self.profile_dir.clone());
         controller.cluster_id = self.cluster_id.clone();
-        let security = profile_dir(&config, &|name| std::env::var(name).ok()).join("security");
+        let security = profile_dir(&config, &|name| std::env::var_os(name)).join("security");
         file_paths(&config, &security).0
     }
 

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use pointsman_policies::Registry;
 use signal_hook::consts::{SIGABRT, SIGHUP, SIGINT, SIGTERM};
 
-use super::failed;
+use super::{failed, forward};
 use crate::config::{Arguments, Config, ConfigError, Special, read_arguments};
 use crate::controller::{Controller, Ending, PolicyDesk};
 
@@ -43,11 +43,14 @@ Runs a controller for IPython Parallel engines and clients. Takes ipcontroller's
   --enable-curve         encrypt everything (builds with libsodium)
   --allow-plaintext      listen for other machines without that: signed, but readable on the way
   --allow-dask           let clients start a Dask scheduler (Client.become_dask)
+  --monitor-url URL      where copies of all traffic can be watched, such as tcp://127.0.0.1:10555 (nowhere)
+  --max-message-bytes N  largest frame that a peer may send (2 GiB)
   --no-secure, --secure  without a key, with a new one
   --ident, --user, --keyfile
                          session id, user name, file with the key
   --config FILE          a config file more: .toml, .py or .json
   --log-level LEVEL, --debug, --quiet, --log-to-file
+  --log-url URL          publish log lines to who listens there: an iplogger, or any SUB socket that is bound (off)
   --work-dir DIR         change to this folder first
   --Class.trait=VALUE    any of ipcontroller's traits
   --show-config, --show-config-json, --init, --version, --help
@@ -58,7 +61,7 @@ profile. Options of this program's own are in pointsman.toml; --init writes one 
 
 /// Runs a controller until it is asked to stop.
 pub(super) fn run(arguments: &[String], registry: &Arc<Registry>) -> ExitCode {
-    let read = match read_arguments(arguments, &|name| std::env::var(name).ok()) {
+    let read = match read_arguments(arguments, &|name| std::env::var_os(name)) {
         Ok(read) => read,
         Err(error @ ConfigError::Option(_)) => {
             eprintln!("pointsman: {error}");
@@ -101,6 +104,9 @@ fn serve(read: &Arguments, arguments: &[String], registry: &Arc<Registry>) -> an
         std::env::set_current_dir(folder).with_context(|| format!("--work-dir {}", folder.display()))?;
     }
     start_log(config)?;
+    if let Some(url) = &config.log.url {
+        forward::start("controller", url)?;
+    }
     for warning in &read.warnings {
         tracing::warn!("{warning}");
     }
@@ -133,11 +139,18 @@ fn serve(read: &Arguments, arguments: &[String], registry: &Arc<Registry>) -> an
     match ending {
         Ending::Asked => {
             tracing::info!("stopped");
+            forward::finish();
             std::process::exit(0)
+        }
+        Ending::Incomplete(reason) => {
+            tracing::error!("stopped, but {reason}");
+            eprintln!("pointsman: stopped, but {reason}");
+            std::process::exit(1)
         }
         Ending::Died(reason) => {
             tracing::error!("a part of the controller died: {reason}");
             eprintln!("pointsman: a part of the controller died: {reason}");
+            forward::finish();
             std::process::exit(1)
         }
     }
@@ -145,7 +158,7 @@ fn serve(read: &Arguments, arguments: &[String], registry: &Arc<Registry>) -> an
 
 /// SIGHUP: the four policies of the files as they are now. Everything else is read at the start alone.
 fn reload(desk: &PolicyDesk, arguments: &[String], started: &Config) {
-    let env = |name: &str| std::env::var(name).ok();
+    let env = |name: &str| std::env::var_os(name);
     let outcome = read_arguments(arguments, &env).map_err(anyhow::Error::from).and_then(|read| {
         let mut rest = read.config.clone();
         let four = started.policy.clone();
@@ -169,14 +182,14 @@ fn reload(desk: &PolicyDesk, arguments: &[String], started: &Config) {
 
 /// Log lines to standard error or the profile's folder. `RUST_LOG` has the last word, for those who debug.
 fn start_log(config: &Config) -> anyhow::Result<()> {
-    use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::{EnvFilter, prelude::*};
     let filter = match std::env::var("RUST_LOG") {
         Ok(filter) if !filter.is_empty() => EnvFilter::try_new(filter).context("RUST_LOG")?,
         _ => EnvFilter::try_new(&config.log.level).context("log.level")?,
     };
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false);
     if !config.log.to_file {
-        lines.with_writer(std::io::stderr).init();
+        lines.with_writer(std::io::stderr).finish().with(forward::Forward).init();
         return Ok(());
     }
     let folder = config.controller.profile_dir.clone().unwrap_or_default().join("log");
@@ -184,6 +197,6 @@ fn start_log(config: &Config) -> anyhow::Result<()> {
     let id = config.controller.cluster_id.as_deref().unwrap_or_default();
     let path = folder.join(format!("ipcontroller-{id}-{}.log", std::process::id()));
     let file = std::fs::File::create(&path).with_context(|| path.display().to_string())?;
-    lines.with_writer(std::sync::Mutex::new(file)).init();
+    lines.with_writer(std::sync::Mutex::new(file)).finish().with(forward::Forward).init();
     Ok(())
 }

@@ -1,18 +1,18 @@
 //! `pointsman engine`: native engines that run shell commands and a few functions.
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use pointsman_core::connection_file::EngineFile;
 use pointsman_core::net::files::read_json;
-use pointsman_core::peer::{Engine, Functions};
+use pointsman_core::peer::{Engine, EngineHandle, EngineOptions, EngineStopper, Functions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::{failed, start_plain_log};
+use super::{failed, forward, start_plain_log};
 
 /// Engines of one libzmq context, which has room for 1023 sockets and one thread for their traffic.
 const ENGINES_EACH: u64 = 128;
@@ -35,6 +35,12 @@ pub(super) struct Options {
     /// How long the controller may take to answer.
     #[arg(long, default_value_t = 10.0)]
     timeout_s: f64,
+    /// How many pings in a row of the controller's may be missing before an engine ends; 0 for any number.
+    #[arg(long, default_value_t = EngineOptions::default().max_heartbeat_misses)]
+    max_heartbeat_misses: u32,
+    /// Publish log lines to who listens at this address: an iplogger, or any SUB socket that is bound.
+    #[arg(long, alias = "IPEngine.log_url")]
+    log_url: Option<String>,
 }
 
 /// The functions of engines that are started from the command line.
@@ -52,14 +58,20 @@ pub(crate) fn functions() -> Functions {
 
 /// Runs engines until they are told to end, by the controller or a signal.
 pub(super) fn run(options: &Options) -> ExitCode {
-    serve(options).unwrap_or_else(|error| failed(&error))
+    let code = serve(options).unwrap_or_else(|error| failed(&error));
+    forward::finish();
+    code
 }
 
 fn serve(options: &Options) -> anyhow::Result<ExitCode> {
     start_plain_log("info");
-    let stopping = Arc::new(AtomicBool::new(false));
+    if let Some(url) = &options.log_url {
+        forward::start("engine", url)?;
+    }
+    // Before anything starts: a signal at any time leads to an orderly end.
+    let (signal_in, signal_out) = UnixStream::pair()?;
     for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, stopping.clone())?;
+        signal_hook::low_level::pipe::register(signal, signal_in.try_clone()?)?;
     }
     let file: EngineFile = read_json(&options.file).context("--file")?;
     let timeout = Duration::try_from_secs_f64(options.timeout_s).context("--timeout-s")?;
@@ -71,34 +83,31 @@ fn serve(options: &Options) -> anyhow::Result<ExitCode> {
         if n > 0 && n % ENGINES_EACH == 0 {
             context = zmq::Context::new();
         }
-        let engine =
-            Engine::start(&context, &file, functions.clone(), options.id.map(|first| first + n), timeout).with_context(|| {
-                format!(
-                    "engine {} of {} (files: {limit} may be open here, and so many engines need {})",
-                    n + 1,
-                    options.count,
-                    FILES_BASE + options.count * FILES_EACH
-                )
-            })?;
+        let asked = EngineOptions {
+            number: options.id.map(|first| first + n),
+            timeout,
+            max_heartbeat_misses: options.max_heartbeat_misses,
+        };
+        let engine = Engine::start_with(&context, &file, functions.clone(), &asked).with_context(|| {
+            format!(
+                "engine {} of {} (files: {limit} may be open here, and so many engines need {})",
+                n + 1,
+                options.count,
+                FILES_BASE + options.count * FILES_EACH
+            )
+        })?;
         tracing::info!("engine {} ({}) works", engine.number(), engine.uuid());
         engines.push(engine);
     }
-    std::thread::scope(|scope| {
-        let stoppers: Vec<_> = engines.iter().map(pointsman_core::peer::EngineHandle::stopper).collect();
-        let done = Arc::new(AtomicBool::new(false));
-        let seen = done.clone();
-        scope.spawn(move || {
-            while !seen.load(Ordering::Acquire) {
-                if stopping.load(Ordering::Acquire) {
-                    stoppers.iter().for_each(|stop| stop.store(true, Ordering::Release));
-                    return;
-                }
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        });
-        let outcome = engines.into_iter().try_for_each(pointsman_core::peer::EngineHandle::join);
-        done.store(true, Ordering::Release);
-        outcome
+    let stoppers: Vec<EngineStopper> = engines.iter().map(EngineHandle::stopper).collect();
+    // Sleeps until a signal or the end of the process.
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        if std::io::Read::read_exact(&mut &signal_out, &mut [0]).is_ok() {
+            stoppers.iter().for_each(EngineStopper::stop);
+        }
     })?;
+    // All of them, whatever became of the first.
+    let ends: Vec<_> = engines.into_iter().map(EngineHandle::join).collect();
+    ends.into_iter().collect::<Result<(), _>>()?;
     Ok(ExitCode::SUCCESS)
 }

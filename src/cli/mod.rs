@@ -5,6 +5,7 @@ mod connection;
 mod controller;
 mod demo;
 mod engine;
+mod forward;
 mod lab;
 mod policy;
 mod replay;
@@ -73,7 +74,9 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 
 /// Log lines to standard error; `RUST_LOG` has the last word.
 fn start_plain_log(level: &str) {
-    use tracing_subscriber::EnvFilter;
+    use tracing_subscriber::{EnvFilter, prelude::*};
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false).with_writer(std::io::stderr).init();
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false).with_writer(std::io::stderr);
+    lines.finish().with(forward::Forward).init();
 }

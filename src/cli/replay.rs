@@ -75,7 +75,7 @@ fn replay(options: &Options, registry: &Registry) -> anyhow::Result<(String, Opt
     let ran: Vec<Resolved> = segments.iter().map(|(_, point)| point.policies(registry)).collect::<anyhow::Result<_>>()?;
     let others = others(options, &segments)?;
     let tried: Vec<Resolved> = others.iter().map(|point| point.policies(registry)).collect::<anyhow::Result<_>>()?;
-    let replay = Replay::of(&recording, hwm_of(&ran[0]));
+    let replay = Replay::of(&recording, hwm_of(&ran[recording.longest_segment()]));
     let seeds = || (0..u64::from(options.seeds)).map(|n| options.seed.wrapping_add(n));
     let own = replay.play_seeds(&segments, registry, seeds())?;
     let real = recording.real();
@@ -170,8 +170,8 @@ fn doubt(replay: &Replay<'_>, real: &Measures, own: &[Measures], tolerance: f64)
         let within = |least: f64, most: f64| (least..=most).contains(&happened);
         let draws = own.iter().map(|run| figures(run)[at]);
         // What happened is one draw of several that policies could have made.
-        let is_one_of_them = own.len() > 1
-            && within(draws.clone().fold(f64::INFINITY, f64::min), draws.fold(f64::NEG_INFINITY, f64::max));
+        let is_one_of_them =
+            own.len() > 1 && within(draws.clone().fold(f64::INFINITY, f64::min), draws.fold(f64::NEG_INFINITY, f64::max));
         error[at].abs() * 100.0 > tolerance && !is_one_of_them
     };
     let off: Vec<String> = [(0, "mean response"), (5, "makespan")]
@@ -202,7 +202,10 @@ fn suspects(replay: &Replay<'_>) -> Vec<String> {
         found.push(format!("{} tasks that failed or never ended took time too", recording.left_out));
     }
     if recording.bound > 0 {
-        found.push(format!("{:.0} % of the tasks were bound to some engines, and are not in the replay", percent(recording.bound)));
+        found.push(format!(
+            "{:.0} % of the tasks were bound to some engines, and are not in the replay",
+            percent(recording.bound)
+        ));
     }
     if recording.segments.is_empty() {
         found.push("the records do not say which policies ran: the defaults are assumed".into());

@@ -1,12 +1,15 @@
 //! ipcontroller's own spellings: its flags and aliases, `--Class.trait=value`, and its config files. Known traits become fields of
 //! [`Config`]; traits that mean nothing here are accepted in silence, unknown ones with a warning, as there (PROTOCOL: command line).
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use pointsman_core::Packer;
+use pointsman_core::packer::UnknownPacker;
 use pointsman_policies::PolicySpec;
 use serde_json::Value;
 
-use super::{Config, ConfigError, Store, Transport, literal, read_toml_over};
+use super::{Config, ConfigError, Store, Transport, literal, log_level, python, read_toml_over};
 
 /// What was asked for instead of running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +70,8 @@ const ALIASES: &[(&str, &str)] = &[
     ("work-dir", "IPController.work_dir"),
     ("clean-logs", "IPController.clean_logs"),
     ("log-url", "IPController.log_url"),
+    ("monitor-url", "IPController.monitor_url"),
+    ("max-message-bytes", "IPController.max_message_bytes"),
     ("log-level", "IPController.log_level"),
     ("config", "IPController.extra_config_file"),
     ("ident", "Session.session"),
@@ -97,7 +102,7 @@ const FLAGS: &[(&str, &[(&str, &str)])] = &[
 ///
 /// # Errors
 /// If a value is impossible, a file unreadable, or a one-letter option unknown.
-pub fn read_arguments(args: &[String], env: &dyn Fn(&str) -> Option<String>) -> Result<Arguments, ConfigError> {
+pub fn read_arguments(args: &[String], env: &dyn Fn(&str) -> Option<OsString>) -> Result<Arguments, ConfigError> {
     let mut read = Arguments::default();
     let settings = split(args, &mut read)?;
     // The profile decides which files there are, so it is looked up first.
@@ -105,7 +110,6 @@ pub fn read_arguments(args: &[String], env: &dyn Fn(&str) -> Option<String>) -> 
         apply(&mut read, setting)?;
     }
     let profile = profile_dir(&read.config, env);
-    read.config.controller.profile_dir = Some(profile.clone());
     for folder in [Path::new("/etc/ipython"), Path::new("/usr/local/etc/ipython"), &profile] {
         for stem in ["ipython_config", "ipcontroller_config"] {
             for setting in read_file(&folder.join(stem).with_extension("py"), &mut read.warnings, false)? {
@@ -135,23 +139,32 @@ pub fn read_arguments(args: &[String], env: &dyn Fn(&str) -> Option<String>) -> 
     for setting in &settings {
         apply(&mut read, setting)?;
     }
+    read.config.session.packed_by()?;
     read.config.controller.profile_dir = Some(profile);
+    // What stands in a file or on the command line counts, though it be empty.
     if read.config.controller.cluster_id.is_none() {
-        read.config.controller.cluster_id = env("IPP_CLUSTER_ID").filter(|id| !id.is_empty());
+        read.config.controller.cluster_id = variable(env, "IPP_CLUSTER_ID")?;
     }
     if read.config.session.key.is_none() {
-        read.config.session.key = env("IPP_SESSION_KEY");
+        read.config.session.key = variable(env, "IPP_SESSION_KEY")?;
     }
-    let set = |name: &str| env(name).filter(|value| !value.is_empty());
-    let is_on = |name: &str| set(name).is_some_and(|value| value != "0");
+    let set = |name: &str| variable(env, name).map(|value| value.filter(|value| !value.is_empty()));
+    let is_on = |name: &str| set(name).map(|value| value.is_some_and(|value| value != "0"));
     let curve = &mut read.config.curve;
-    curve.enabled |= is_on("IPP_ENABLE_CURVE");
+    curve.enabled |= is_on("IPP_ENABLE_CURVE")?;
     if curve.public_key.is_none() && curve.secret_key.is_none() {
-        curve.public_key = set("IPP_CURVE_PUBLICKEY");
-        curve.secret_key = set("IPP_CURVE_SECRETKEY");
+        curve.public_key = set("IPP_CURVE_PUBLICKEY")?;
+        curve.secret_key = set("IPP_CURVE_SECRETKEY")?;
     }
-    read.config.controller.allow_plaintext |= is_on("POINTSMAN_ALLOW_PLAINTEXT");
+    read.config.controller.allow_plaintext |= is_on("POINTSMAN_ALLOW_PLAINTEXT")?;
+    read.config = read.config.settled()?;
     Ok(read)
+}
+
+/// A variable that must be text.
+fn variable(env: &dyn Fn(&str) -> Option<OsString>, name: &str) -> Result<Option<String>, ConfigError> {
+    let is_no_text = |_| ConfigError::Value { setting: name.to_owned(), reason: "the variable is not UTF-8".into() };
+    env(name).map(OsString::into_string).transpose().map_err(is_no_text)
 }
 
 /// Splits a command line into settings.
@@ -233,33 +246,49 @@ fn read_file(path: &Path, warnings: &mut Vec<String>, must_exist: bool) -> Resul
             })
             .collect());
     }
-    let mut settings = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        let Some(assignment) = line.strip_prefix("c.") else {
-            let harmless = line.is_empty() || line.starts_with('#') || line.starts_with("c = get_config()");
-            if !harmless {
-                warnings.push(format!("{}:{}: not a plain `c.Class.trait = literal` line; ignored", path.display(), number + 1));
-            }
-            continue;
-        };
-        let parsed = assignment.split_once('=').and_then(|(target, value)| {
-            let (class, name) = target.trim().split_once('.')?;
-            Some((class.to_owned(), name.to_owned(), literal::parse(value)?))
-        });
-        match parsed {
-            Some((class, name, value)) => {
-                let origin = format!("{}:{}: {class}.{name}", path.display(), number + 1);
-                settings.push(Setting { origin, class, name, value });
-            }
-            None => warnings.push(format!("{}:{}: not a literal; ignored", path.display(), number + 1)),
+    let is_shared = path.file_stem().is_some_and(|stem| stem == "ipython_config");
+    let file = match python::read(&text) {
+        Ok(file) => file,
+        // It is not this program's own, and IPython goes on without it too.
+        Err(broken) if is_shared => {
+            warnings.push(format!("{}:{}: {}: nothing of this file is used", path.display(), broken.line, broken.reason));
+            return Ok(Vec::new());
         }
-    }
-    Ok(settings)
+        Err(broken) => return Err(failed(format!("line {}: {}", broken.line, broken.reason))),
+    };
+    warnings.extend(file.warnings(path, is_shared.then_some(&concerns_controller as &dyn Fn(&str) -> bool)));
+    let settings = file.assignments.into_iter().map(|assigned| Setting {
+        origin: format!("{}:{}: {}.{}", path.display(), assigned.line, assigned.class, assigned.name),
+        class: assigned.class,
+        name: assigned.name,
+        value: assigned.value,
+    });
+    Ok(settings.collect())
+}
+
+/// Classes whose traits mean something here, by any of their names.
+fn concerns_controller(class: &str) -> bool {
+    const OURS: [&str; 14] = [
+        "IPController",
+        "HubFactory",
+        "IPControllerApp",
+        "BaseParallelApplication",
+        "Application",
+        "BaseIPythonApplication",
+        "ProfileDir",
+        "Session",
+        "HeartMonitor",
+        "TaskScheduler",
+        "LeastLoad",
+        "DictDB",
+        "SQLiteDB",
+        "MongoDB",
+    ];
+    OURS.contains(&class)
 }
 
 /// The folder of the profile that a configuration means. `env` is how variables are looked up.
-pub fn profile_dir(config: &Config, env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+pub fn profile_dir(config: &Config, env: &dyn Fn(&str) -> Option<OsString>) -> PathBuf {
     let controller = &config.controller;
     let set = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     controller.profile_dir.clone().or_else(|| set("IPP_PROFILE_DIR")).unwrap_or_else(|| {
@@ -303,7 +332,7 @@ fn truth(setting: &Setting) -> Result<bool, ConfigError> {
     }
 }
 
-/// Traits that change nothing here: there are no processes to place, no monitor socket of the hub's, no log server.
+/// Traits that change nothing here: there are no processes to place, and no addresses between them.
 const WITHOUT_MEANING: &[&str] = &[
     "use_threads",
     "monitor_ip",
@@ -311,7 +340,6 @@ const WITHOUT_MEANING: &[&str] = &[
     "engine_transport",
     "client_transport",
     "clean_logs",
-    "log_url",
     "log_datefmt",
     "log_format",
     "mon_port",
@@ -321,7 +349,6 @@ const WITHOUT_MEANING: &[&str] = &[
     "task",
     "control",
     "iopub",
-    "monitor_url",
     "url_file",
     "auto_create",
     "copy_config_files",
@@ -375,10 +402,11 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
         ("IPController", "profile") => controller.profile = Some(text(setting)?),
         ("ProfileDir", "location") => controller.profile_dir = Some(text(setting)?.into()),
         ("IPController", "ipython_dir") => controller.ipython_dir = Some(text(setting)?.into()),
-        ("IPController", "cluster_id") => controller.cluster_id = Some(text(setting)?).filter(|id| !id.is_empty()),
+        ("IPController", "cluster_id") => controller.cluster_id = Some(text(setting)?),
         ("IPController", "work_dir") => controller.work_dir = Some(text(setting)?.into()),
         ("IPController", "log_level") => config.log.level = level(setting)?,
         ("IPController", "log_to_file") => config.log.to_file = truth(setting)?,
+        ("IPController", "log_url") => config.log.url = Some(text(setting)?).filter(|url| !url.is_empty()),
         ("IPController", "db_class") => {
             config.records.store = match text(setting)?.rsplit('.').next().unwrap_or_default() {
                 "DictDB" => Store::Memory,
@@ -392,6 +420,8 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
         ("IPController", "curve_publickey") => config.curve.public_key = Some(text(setting)?).filter(|key| !key.is_empty()),
         ("IPController", "curve_secretkey") => config.curve.secret_key = Some(text(setting)?).filter(|key| !key.is_empty()),
         ("IPController", "allow_plaintext") => controller.allow_plaintext = truth(setting)?,
+        ("IPController", "monitor_url") => controller.monitor_url = Some(text(setting)?).filter(|url| !url.is_empty()),
+        ("IPController", "max_message_bytes") => controller.max_message_bytes = number(setting)?,
         ("IPController", "allow_dask") => config.dask.allow = truth(setting)?,
         ("MongoDB", "database") => config.records.mongodb.database = text(setting)?,
         ("MongoDB", "connection_args") => mongo_args(setting, &mut config.records.mongodb.uri)?,
@@ -412,8 +442,8 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
         ("Session", "keyfile") => config.session.keyfile = Some(text(setting)?.into()),
         ("Session", "key") => config.session.key = Some(text(setting)?),
         ("Session", "new_key") => config.session.key = Some(pointsman_core::net::fresh_id()),
-        ("Session", "packer" | "unpacker") if matches!(text(setting)?.as_str(), "json" | "orjson") => {}
-        ("Session", "packer" | "unpacker") => return Err(wrong(setting, "only json is spoken here")),
+        ("Session", "packer") => config.session.packer = Some(packer(setting)?),
+        ("Session", "unpacker") => config.session.unpacker = Some(packer(setting)?),
         ("Session", "signature_scheme") if text(setting)? == "hmac-sha256" => {}
         ("Session", "signature_scheme") => return Err(wrong(setting, "only hmac-sha256 is spoken here")),
         ("DictDB", "record_limit") => config.records.memory.record_limit = number(setting)?,
@@ -435,6 +465,12 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
         _ => read.warnings.push(format!("{}: no such setting here; ignored", setting.origin)),
     }
     Ok(())
+}
+
+/// The name of a packer, as `Session.packer` has it.
+fn packer(setting: &Setting) -> Result<Packer, ConfigError> {
+    let unusable = |unknown: UnknownPacker| ConfigError::Value { setting: setting.origin.clone(), reason: unknown.to_string() };
+    Packer::of_name(&text(setting)?).map_err(unusable)
 }
 
 /// pymongo's positional arguments: a host or URI, and perhaps a port.
@@ -489,30 +525,19 @@ fn mongo_kwargs(setting: &Setting, uri: &mut String) -> Result<(), ConfigError> 
     Ok(())
 }
 
-/// Python's numbers or names for levels of logging.
+/// Words or Python's numbers for levels of logging.
 fn level(setting: &Setting) -> Result<String, ConfigError> {
-    let text = text(setting)?;
-    let level = match text.to_uppercase().as_str() {
-        "DEBUG" => 10,
-        "INFO" => 20,
-        "WARN" | "WARNING" => 30,
-        "ERROR" => 40,
-        "CRITICAL" => 50,
-        number => number.parse::<i64>().map_err(|_| wrong(setting, "expected a level of logging"))?,
-    };
-    Ok(match level {
-        ..=10 => "debug",
-        11..=20 => "info",
-        21..=30 => "warn",
-        _ => "error",
-    }
-    .into())
+    let expected = || wrong(setting, &format!("expected {}", log_level::EXPECTED));
+    log_level::filter(&text(setting)?).ok_or_else(expected)
 }
 
 /// `10101-10120,10200`, or a list of numbers.
 fn ports(setting: &Setting) -> Result<String, ConfigError> {
     match &setting.value {
-        Value::Array(list) => Ok(list.iter().map(Value::to_string).collect::<Vec<_>>().join(",")),
+        Value::Array(list) => {
+            let each = |port: &Value| port.as_str().map_or_else(|| port.to_string(), str::to_owned);
+            Ok(list.iter().map(each).collect::<Vec<_>>().join(","))
+        }
         _ => text(setting),
     }
 }
@@ -525,7 +550,7 @@ mod tests {
     fn read(args: &[&str], folder: &Path) -> Result<Arguments, ConfigError> {
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         let profile = folder.to_str().unwrap().to_owned();
-        read_arguments(&args, &|name| (name == "IPP_PROFILE_DIR").then(|| profile.clone()))
+        read_arguments(&args, &|name| (name == "IPP_PROFILE_DIR").then(|| profile.clone().into()))
     }
 
     #[test]
@@ -565,10 +590,33 @@ mod tests {
             "--transport=carrier-pigeon",
             "--MongoDB.connection_kwargs={'tls': True}",
             "--Session.packer=pickle",
+            "--Session.unpacker=my.module.unpack",
         ] {
             let error = read(&[line], folder.path()).unwrap_err().to_string();
             assert!(error.starts_with(line.split('=').next().unwrap()), "{error}");
         }
+    }
+
+    #[test]
+    fn packers_are_named_as_in_ipyparallel_and_pickle_is_refused_with_what_to_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let packed = |line: &[&str]| read(line, folder.path()).unwrap().config.session.packed_by().unwrap();
+        assert_eq!(packed(&[]), None);
+        assert_eq!(packed(&["--Session.packer=orjson", "--Session.unpacker=json"]), Some(Packer::Json));
+        assert_eq!(packed(&["--Session.packer", "msgpack"]), Some(Packer::Msgpack));
+        assert_eq!(packed(&["--Session.unpacker=msgpack"]), Some(Packer::Msgpack));
+        let refused = |line: &[&str]| read(line, folder.path()).unwrap_err().to_string();
+        let pickle = refused(&["--Session.packer=pickle"]);
+        assert!(pickle.contains("run the code of whoever sends") && pickle.contains("use msgpack"), "{pickle}");
+        let other = refused(&["--Session.packer=msgpack", "--Session.unpacker=json"]);
+        assert!(other.contains("json can not read what session.packer = msgpack writes"), "{other}");
+        std::fs::write(folder.path().join("pointsman.toml"), "[session]\npacker = \"msgpack\"\n").unwrap();
+        assert_eq!(packed(&[]), Some(Packer::Msgpack));
+        std::fs::write(folder.path().join("pointsman.toml"), "[session]\npacker = \"pickle\"\n").unwrap();
+        assert!(refused(&[]).contains("use msgpack"));
+        std::fs::remove_file(folder.path().join("pointsman.toml")).unwrap();
+        std::fs::write(folder.path().join("ipcontroller_config.py"), "c = get_config()\nc.Session.packer = 'msgpack'\n").unwrap();
+        assert_eq!(packed(&[]), Some(Packer::Msgpack));
     }
 
     #[test]
@@ -589,5 +637,54 @@ mod tests {
         assert_eq!(read(&[], folder.path()).unwrap().config.policy.admission, Some(fixed(9)));
         write("pointsman.toml", "[policy]\nadmisson = \"fixed\"\n");
         assert!(read(&[], folder.path()).unwrap_err().to_string().contains("did you mean `admission`?"));
+    }
+
+    #[test]
+    fn what_stocks_own_config_file_holds_can_be_taken_out_of_its_comments() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "c = get_config()  #noqa\nc.IPController.client_ip = ''\nc.IPController.cluster_id = ''\n\
+                    c.IPController.curve_publickey = b''\nc.IPController.ports = []\nc.IPController.engine_ports = ['10-12', 14]\n\
+                    c.IPController.control = None\nc.IPController.log_level = 30\nc.Session.keyfile = ''\nc.Session.session = ''\n\
+                    c.IPController.location = 'vm'\nc.MongoDB.connection_args = []\nc.DictDB.size_limit = 1073741824\n";
+        std::fs::write(folder.path().join("ipcontroller_config.py"), text).unwrap();
+        let config = read(&[], folder.path()).unwrap().config;
+        let controller = &config.controller;
+        assert_eq!((&controller.client_ip, &controller.cluster_id, controller.engine_ports.as_str()), (&None, &None, "10-12,14"));
+        assert_eq!((config.session.keyfile, config.session.ident, config.curve.public_key), (None, None, None));
+        assert_eq!(config.log.level, "warn");
+    }
+
+    #[test]
+    fn an_empty_cluster_id_is_none_wherever_it_stands_and_outdoes_the_variable() {
+        let folder = tempfile::tempdir().unwrap();
+        let read_with = |args: &[&str], variable: &str| {
+            let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
+            let env = |name: &str| match name {
+                "IPP_PROFILE_DIR" => Some(folder.path().into()),
+                "IPP_CLUSTER_ID" => Some(variable.into()),
+                _ => None,
+            };
+            read_arguments(&args, &env).map(|read| read.config.controller.cluster_id)
+        };
+        assert_eq!(read_with(&[], "x").unwrap().as_deref(), Some("x"));
+        assert_eq!((read_with(&[], "").unwrap(), read_with(&["--cluster-id="], "x").unwrap()), (None, None));
+        std::fs::write(folder.path().join("pointsman.toml"), "[controller]\ncluster_id = \"\"\n").unwrap();
+        assert_eq!(read_with(&[], "x").unwrap(), None);
+        assert_eq!(read_with(&["--cluster-id=y"], "x").unwrap().as_deref(), Some("y"));
+    }
+
+    #[test]
+    fn variables_that_are_paths_need_not_be_text_and_others_must() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let odd = || OsString::from_vec(vec![b'/', 0xff]);
+        let config = Config::default();
+        for (name, rest) in [("IPP_PROFILE_DIR", ""), ("IPYTHONDIR", "profile_default"), ("HOME", ".ipython/profile_default")] {
+            let folder = profile_dir(&config, &|asked| (asked == name).then(odd));
+            assert_eq!(folder, Path::new(&odd()).join(rest).components().collect::<PathBuf>(), "{name}");
+        }
+        for name in ["IPP_CLUSTER_ID", "IPP_SESSION_KEY", "IPP_CURVE_SECRETKEY"] {
+            let error = read_arguments(&[], &|asked| (asked == name).then(odd)).unwrap_err().to_string();
+            assert_eq!(error, format!("{name}: the variable is not UTF-8"));
+        }
     }
 }

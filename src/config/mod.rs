@@ -3,16 +3,21 @@
 
 mod ipcontroller;
 mod literal;
+mod log_level;
 mod policy;
+mod python;
+mod rules;
 mod toml_file;
 
 use std::path::PathBuf;
 
+use pointsman_core::Packer;
 use pointsman_core::db::{MemoryLimits, Retention};
 use serde::{Deserialize, Serialize};
 
 pub use ipcontroller::{Arguments, Special, profile_dir, read_arguments};
 pub use policy::{Policies, Resolved, fixed};
+pub(crate) use rules::parse_ports;
 pub use toml_file::{parse_toml, read_toml_over};
 
 /// Everything that can be configured. Names end in their units.
@@ -73,7 +78,13 @@ pub struct Controller {
     pub restore: bool,
     /// Listen for other machines without encryption: messages are signed, and whoever sees the network can read them.
     pub allow_plaintext: bool,
+    /// The largest frame that a peer may send, in bytes; one that sends a larger one is disconnected. The hub's requests and heartbeats may
+    /// have 16 MiB at most, whatever this says.
+    pub max_message_bytes: u64,
+    /// Where copies of all traffic can be watched, such as `tcp://127.0.0.1:10555`: what ipcontroller's queues show its hub. Nowhere by default.
+    pub monitor_url: Option<String>,
     /// Folder with the profile.
+    #[serde(serialize_with = "as_text")]
     pub profile_dir: Option<PathBuf>,
     /// Name of the profile, if its folder is not given.
     pub profile: Option<String>,
@@ -89,6 +100,12 @@ pub struct Controller {
     pub registration_timeout_s: f64,
     /// Folder to change to at the start.
     pub work_dir: Option<PathBuf>,
+}
+
+/// A path for people to read: bytes that are no text are replaced. The variables that name the profile may hold such.
+#[expect(clippy::ref_option, reason = "serde hands a reference to the field")]
+fn as_text<S: serde::Serializer>(path: &Option<PathBuf>, to: S) -> Result<S::Ok, S::Error> {
+    path.as_ref().map(|path| path.to_string_lossy()).serialize(to)
 }
 
 /// How peers reach the controller.
@@ -119,6 +136,8 @@ impl Default for Controller {
             reuse: false,
             restore: false,
             allow_plaintext: false,
+            max_message_bytes: 2 << 30,
+            monitor_url: None,
             profile_dir: None,
             profile: None,
             ipython_dir: None,
@@ -294,21 +313,48 @@ pub struct SessionConfig {
     pub ident: Option<String>,
     /// User name in headers.
     pub username: Option<String>,
+    /// How messages are packed, `json` or `msgpack`. By default as the connection files that are used again say, else `json`.
+    pub packer: Option<Packer>,
+    /// The same; given as in `Session.unpacker`, it has to agree.
+    pub unpacker: Option<Packer>,
+}
+
+impl SessionConfig {
+    /// How messages are packed, if anything says so.
+    ///
+    /// # Errors
+    /// If they would be read otherwise than they are written.
+    pub fn packed_by(&self) -> Result<Option<Packer>, ConfigError> {
+        match (self.packer, self.unpacker) {
+            (Some(packer), Some(unpacker)) if packer != unpacker => Err(ConfigError::Value {
+                setting: "session.unpacker".into(),
+                reason: format!(
+                    "{} can not read what session.packer = {} writes: give both the same",
+                    unpacker.name(),
+                    packer.name()
+                ),
+            }),
+            (packer, unpacker) => Ok(packer.or(unpacker)),
+        }
+    }
 }
 
 /// Log lines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// `error`, `warn`, `info`, `debug` or `trace`, or filters by module.
+    /// `error`, `warn`, `info`, `debug` or `trace`, another usual word, a number of Python's, or filters by module.
+    #[serde(deserialize_with = "log_level::text_or_number")]
     pub level: String,
     /// To the profile's `log` folder instead of standard error.
     pub to_file: bool,
+    /// Where an `iplogger` listens that shows the lines too, such as `tcp://127.0.0.1:20202`.
+    pub url: Option<String>,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Log { level: "info".into(), to_file: false }
+        Log { level: "info".into(), to_file: false, url: None }
     }
 }
 

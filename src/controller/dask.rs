@@ -10,7 +10,7 @@ use pointsman_core::hub::{DaskAddress, DaskOrder};
 use pointsman_core::net::{Clock, Mailbox, Outbox};
 use serde_json::{Map, Value};
 
-use super::is_loopback;
+use super::address::is_loopback;
 use crate::config::Dask;
 
 /// What its thread is told.

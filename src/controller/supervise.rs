@@ -4,6 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use pointsman_core::hub::CLOSE_WITHIN;
+use pointsman_core::hub::driver::HubError;
 use pointsman_core::net::{Clock, Mailbox, Outbox};
 
 /// What brings a controller to its end.
@@ -11,6 +13,8 @@ use pointsman_core::net::{Clock, Mailbox, Outbox};
 pub enum Ending {
     /// A client asked for it, a signal came, or a [`Stopper`] was used.
     Asked,
+    /// The same, and not all that happened could be written down; the reason says what and why.
+    Incomplete(String),
     /// A part died; the reason names it.
     Died(String),
 }
@@ -19,9 +23,27 @@ pub enum Ending {
 #[derive(Debug)]
 pub(super) enum Part {
     /// A thread has ended, with what it said last.
-    Ended { name: &'static str, reason: Result<(), String> },
+    Ended { name: &'static str, reason: Result<(), Fault> },
     /// Somebody wants the whole to end.
     Stop,
+}
+
+/// Why a thread has ended other than well.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// It did what it was to do, and lost something.
+    Incomplete(String),
+    /// It did not.
+    Died(String),
+}
+
+impl Fault {
+    fn of(error: &anyhow::Error) -> Fault {
+        match error.downcast_ref::<HubError>() {
+            Some(HubError::Unwritten { .. }) => Fault::Incomplete(format!("{error:#}")),
+            _ => Fault::Died(format!("{error:#}")),
+        }
+    }
 }
 
 /// Stops a controller from another thread, or from a signal handler's.
@@ -49,7 +71,9 @@ pub(super) struct Crew {
 }
 
 /// How long threads may take to end before the process ends without them.
-const PATIENCE: Duration = Duration::from_millis(4000); // more than the records take to give up
+pub(super) const PATIENCE: Duration = Duration::from_secs(4);
+// The hub's thread ends after the records', which may take their time: it must not be called late for that.
+const _: () = assert!(PATIENCE.as_millis() >= CLOSE_WITHIN.as_millis() + 1000);
 
 impl Crew {
     pub(super) fn new() -> std::io::Result<Self> {
@@ -72,11 +96,11 @@ impl Crew {
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
             let reason = match catch_unwind(AssertUnwindSafe(body)) {
                 Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => Err(format!("{error:#}")),
-                Err(panic) => Err(format!(
+                Ok(Err(error)) => Err(Fault::of(&error)),
+                Err(panic) => Err(Fault::Died(format!(
                     "panicked: {}",
                     panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied()).unwrap_or("?")
-                )),
+                ))),
             };
             outbox.send_always(Part::Ended { name, reason });
         })?;
@@ -109,15 +133,17 @@ impl Crew {
                     return match reason {
                         Ok(()) if self.main == Some(name) => Ending::Asked,
                         Ok(()) => Ending::Died(format!("{name} ended without being asked to")),
-                        Err(reason) => Ending::Died(format!("{name}: {reason}")),
+                        Err(Fault::Incomplete(reason)) => Ending::Incomplete(reason),
+                        Err(Fault::Died(reason)) => Ending::Died(format!("{name}: {reason}")),
                     };
                 }
             }
         }
     }
 
-    /// Tells every thread to stop and gives them a moment to; whether all did.
-    pub(super) fn finish(&mut self) -> bool {
+    /// Tells every thread to stop and gives them a moment to; whether all did, and what could not be written down.
+    pub(super) fn finish(&mut self) -> (bool, Option<String>) {
+        let mut incomplete = None;
         for (_, _, stop) in &self.threads {
             stop();
         }
@@ -130,8 +156,10 @@ impl Crew {
             for part in parts.drain(..) {
                 if let Part::Ended { name, reason } = part {
                     self.ended += 1;
-                    if let Err(reason) = reason {
-                        tracing::warn!("{name} while stopping: {reason}");
+                    match reason {
+                        Ok(()) => {}
+                        Err(Fault::Incomplete(reason)) => incomplete = Some(reason),
+                        Err(Fault::Died(reason)) => tracing::warn!("{name} while stopping: {reason}"),
                     }
                 }
             }
@@ -139,8 +167,13 @@ impl Crew {
         if self.ended < self.threads.len() {
             let late: Vec<_> = self.threads.iter().filter(|thread| !thread.1.is_finished()).map(|thread| thread.0).collect();
             tracing::warn!("did not stop in time: {}", late.join(", "));
+            if self.main.is_some_and(|main| late.contains(&main)) {
+                incomplete.get_or_insert(
+                    "it is not known what of the last task records is written: the store did not return".to_owned(),
+                );
+            }
         }
-        self.ended >= self.threads.len()
+        (self.ended >= self.threads.len(), incomplete)
     }
 }
 
@@ -152,7 +185,7 @@ mod tests {
         let mut crew = Crew::new().unwrap();
         crew.start(name, Box::new(|| {}), body).unwrap();
         let ending = crew.wait();
-        assert!(crew.finish());
+        assert_eq!(crew.finish(), (true, None));
         ending
     }
 
@@ -161,6 +194,31 @@ mod tests {
         assert_eq!(crew_of("mux", || panic!("no way")), Ending::Died("mux: panicked: no way".into()));
         assert_eq!(crew_of("mux", || anyhow::bail!("socket gone")), Ending::Died("mux: socket gone".into()));
         assert_eq!(crew_of("mux", || Ok(())), Ending::Died("mux ended without being asked to".into()));
+    }
+
+    #[test]
+    fn what_could_not_be_written_down_is_known_whoever_asked_for_the_end() {
+        let unwritten = || HubError::Unwritten { records: 7, why: ": disk full".into() };
+        let text = "up to 7 task records are not written, or not in full: disk full".to_owned();
+        let mut crew = Crew::new().unwrap();
+        crew.start_main("hub", Box::new(|| {}), move || Err(unwritten().into())).unwrap();
+        assert_eq!((crew.wait(), crew.finish()), (Ending::Incomplete(text.clone()), (true, None)), "a client");
+        let mut crew = Crew::new().unwrap();
+        let (stop, stopped) = std::sync::mpsc::channel();
+        let end = move || {
+            stopped.recv()?;
+            Err(unwritten().into())
+        };
+        crew.start_main(
+            "hub",
+            Box::new(move || {
+                let _ = stop.send(());
+            }),
+            end,
+        )
+        .unwrap();
+        crew.stopper().stop();
+        assert_eq!((crew.wait(), crew.finish()), (Ending::Asked, (true, Some(text))), "a signal");
     }
 
     #[test]

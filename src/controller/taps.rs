@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pointsman_core::hub::driver::HubInput;
 use pointsman_core::hub::{Copied, Topic};
-use pointsman_core::net::{Frame, Outbox, Taken, pack};
+use pointsman_core::net::{Clock, Complaints, Frame, Outbox, Taken, Tally, pack};
 use pointsman_core::relay::{Direction, Tap};
 use pointsman_core::{BUFFERS_AT, Envelope, find_delimiter};
 
@@ -18,14 +18,22 @@ pub struct HubTap {
     keeps_records: bool,
     batch: Vec<Copied>,
     bytes: usize,
-    shed: u64,
-    lost: u64,
+    clock: Clock,
+    complaints: Complaints,
 }
 
 impl HubTap {
     /// Of the relay of a channel: `iopub`, or one of requests and replies.
     pub fn new(channel: &'static str, hub: Outbox<HubInput>, keeps_records: bool) -> Self {
-        HubTap { channel, hub, keeps_records, batch: Vec::new(), bytes: 0, shed: 0, lost: 0 }
+        let complaints = Complaints::new(channel, &Tally::default());
+        HubTap { channel, hub, keeps_records, batch: Vec::new(), bytes: 0, clock: Clock::default(), complaints }
+    }
+
+    /// Counts what the hub does not get in this tally.
+    #[must_use]
+    pub fn counted_in(mut self, tally: &Tally) -> Self {
+        self.complaints = Complaints::new(self.channel, tally);
+        self
     }
 }
 
@@ -61,17 +69,12 @@ impl Tap for HubTap {
             let bytes = batch.iter().map(|copied| copied.message.size_bytes()).sum();
             (input, bytes)
         });
-        match taken {
-            Taken::Whole => {}
-            Taken::Shed => {
-                say(self.channel, self.shed, count, "with their buffers");
-                self.shed += count;
-            }
-            Taken::Lost => {
-                say(self.channel, self.lost, count, "at all");
-                self.lost += count;
-            }
-        }
+        let (kind, detail) = match taken {
+            Taken::Whole => return,
+            Taken::Shed => ("record without buffers", "the hub is too slow; what passes by is not affected"),
+            Taken::Lost => ("record lost", "the hub is much too slow; what passes by is not affected"),
+        };
+        self.complaints.note_many(self.clock.now(), kind, count, detail);
     }
 }
 
@@ -79,13 +82,5 @@ impl Tap for HubTap {
 fn leave_out_buffers(copied: &mut Copied) {
     if let Ok(envelope) = Envelope::open(copied.message.clone()) {
         copied.message = envelope.without_buffers().message().clone();
-    }
-}
-
-/// Says it when a power of two is reached: a flood of losses must not become a flood of lines.
-fn say(channel: &str, before: u64, more: u64, what: &str) {
-    let now = before + more;
-    if before == 0 || before.ilog2() < now.ilog2() {
-        tracing::warn!("{channel}: the hub is too slow, {now} messages not recorded {what} so far");
     }
 }

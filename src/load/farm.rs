@@ -15,7 +15,7 @@ use pointsman_core::date::Date;
 use pointsman_core::net::{Clock, fresh_id};
 use pointsman_core::wire;
 use pointsman_core::zmtp::{Message, push_frame};
-use pointsman_core::{Signer, find_delimiter};
+use pointsman_core::{Packer, Signer, find_delimiter};
 use serde_json::Value;
 
 use super::alarm::Alarm;
@@ -361,5 +361,5 @@ pub(super) fn read_reply<'m>(message: &Message<'m>, signer: &Signer, with_run: b
         u64::try_from(ended.checked_sub(began)?).ok().map(Duration::from_micros)
     };
     let ran = if with_run { ran() } else { None };
-    Some(Answered { id: parent.msg_id?, status: wire::reply_status(&metadata, part(5)), ran })
+    Some(Answered { id: parent.msg_id?, status: wire::reply_status(Packer::Json, &metadata, part(5)), ran })
 }

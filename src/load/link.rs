@@ -7,6 +7,7 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use anyhow::{Context as _, bail};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use pointsman_core::Packer;
 use pointsman_core::connection_file::Common;
 use pointsman_core::zmtp::{Decoder, Message, hello, push_message};
 
@@ -137,6 +138,12 @@ fn is_not_yet(error: &io::Error) -> bool {
 pub(super) fn address(file: &Common, port: u16) -> anyhow::Result<SocketAddr> {
     if file.curve_serverkey.is_some() {
         bail!("the controller encrypts with CURVE, which the load's own peers do not speak: measure one without");
+    }
+    if !matches!(Packer::of_name(&file.pack), Ok(Packer::Json)) {
+        bail!(
+            "the controller's messages are packed as {}, and the load's own peers speak JSON only: measure one without",
+            file.pack
+        );
     }
     let url = file.url(port);
     let Some(host) = url.strip_prefix("tcp://") else { bail!("{url}: the load's own peers speak TCP only") };

@@ -145,7 +145,11 @@ pub fn run(plan: &Plan, which: &Which, progress: &dyn Fn(&str, f64), stop: &Arc<
         idle_cores: idle.cpu_s - before.cpu_s,
         loaded_rss_bytes: loaded.rss_bytes,
         is_marked: ran.drift().abs() > MOST_DRIFT,
-        left_behind: (!target.is_own()).then(|| LeftBehind { tasks: clients.submitted(), first_engine, engines: farm.uuids().len() }),
+        left_behind: (!target.is_own()).then(|| LeftBehind {
+            tasks: clients.submitted(),
+            first_engine,
+            engines: farm.uuids().len(),
+        }),
         rounds,
     })
 }

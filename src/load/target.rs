@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use pointsman_core::Packer;
 use pointsman_core::connection_file::{ClientFile, EngineFile};
 use pointsman_core::net::Clock;
 use pointsman_core::net::files::read_json;
@@ -54,6 +55,17 @@ impl Drop for Own {
     }
 }
 
+/// A load writes and reads JSON, as nothing else is compared.
+fn check_packer(client: &ClientFile) -> anyhow::Result<()> {
+    match Packer::of_name(&client.common.pack) {
+        Ok(Packer::Json) => Ok(()),
+        _ => bail!(
+            "the controller's messages are packed by {}: measure one that uses json, without Session.packer",
+            client.common.pack
+        ),
+    }
+}
+
 impl Target {
     /// A controller that runs on this machine already.
     pub(super) fn find(client_path: &Path, engine_path: Option<&Path>) -> anyhow::Result<Target> {
@@ -64,6 +76,7 @@ impl Target {
         let engine_path = engine_path.unwrap_or(&beside);
         let engine: EngineFile =
             read_json(engine_path).with_context(|| format!("{}: name it with --engine-file", engine_path.display()))?;
+        check_packer(&client)?;
         let root = listener(client.common.registration)?;
         Ok(Target { client, engine, name: client_path.display().to_string(), start_s: None, root, own: None })
     }
@@ -104,6 +117,7 @@ impl Target {
             std::thread::sleep(Duration::from_millis(1));
         };
         let start_s = Some(clock.now().as_secs_f64());
+        check_packer(&files.0)?;
         // The stock controller writes its files before all its processes listen.
         let (client, engine) = &files;
         let ports = [client.common.task, client.common.registration, engine.common.task, engine.hb_ping, engine.hb_pong];

@@ -60,7 +60,7 @@ fn what_is_wrong_is_said_before_anything_starts() {
         (vec!["controller", "--ping=soon"], 1, "--ping"),
         (vec!["controller", "-x"], 2, "-x"),
         (vec!["controller", "--config", &bad], 1, "did you mean `placement`?"),
-        (vec!["controller", "--allow-plaintext", "--ip=no.such.host.invalid"], 1, "tcp://no.such.host.invalid"),
+        (vec!["controller", "--allow-plaintext", "--ip=no.such.host.invalid"], 1, "no.such.host.invalid"),
         (vec!["controller", "--ip=0.0.0.0"], 1, "--allow-plaintext"),
         (vec!["engine", "--file", "/nowhere.json"], 1, "/nowhere.json"),
     ] {

@@ -2,12 +2,16 @@
 
 mod bench;
 mod cli;
+mod config;
 mod demo;
+mod docs;
 mod hostile;
 mod interop;
 mod lab_answers;
 mod lab_files;
+mod loss;
 mod native;
 mod parsers;
 mod policy;
+mod refused;
 mod world;

@@ -174,7 +174,7 @@ proptest! {
 
     #[test]
     fn command_lines_of_any_words(words in prop::collection::vec("(--)?[a-zA-Z.=-]{0,12}", 0..6)) {
-        let _ = read_arguments(&words, &|name| (name == "IPP_PROFILE_DIR").then(|| "/nonexistent".to_owned()));
+        let _ = read_arguments(&words, &|name| (name == "IPP_PROFILE_DIR").then(|| "/nonexistent".into()));
     }
 
     #[test]

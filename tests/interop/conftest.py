@@ -57,6 +57,7 @@ class Cluster:
         assert self.controller.poll() is None, self.read_log()
         self.engines = []
         self.clients = []
+        self.ends_with = 0
 
     def read_log(self):
         with open(self.log.name) as file:
@@ -84,7 +85,7 @@ class Cluster:
         if self.controller.poll() is None:
             self.controller.send_signal(signal.SIGTERM)
         try:
-            assert self.controller.wait(15) == 0, self.read_log()
+            assert self.controller.wait(15) == self.ends_with, self.read_log()
         finally:
             for process in [*self.engines, self.controller]:
                 if process.poll() is None:

@@ -159,6 +159,68 @@ def test_a_new_controller_takes_over_engines_and_tasks(tmp_path, gate):
         cluster.close()
 
 
+def test_a_controller_that_is_killed_under_short_tasks_leaves_no_queue_that_stands_still(tmp_path):
+    args = ["--restore", "--sqlitedb"]
+    cluster = Cluster(tmp_path, *args)
+    try:
+        cluster.add_engines(2)
+        rc = cluster.client(engines=2)
+        for kill in range(4):
+            view = rc.load_balanced_view()
+            sent = [view.apply_async(lambda n: n * n, n) for n in range(60)]
+            direct = [rc[n % 2].apply_async(lambda n: n, n) for n in range(6)]
+            ids = [ar.msg_ids[0] for ar in sent]
+            wait_until(lambda: committed(tmp_path, f"msg_id IN {tuple(ids)}") == 60)
+            # At a moment when results come in: the last of them have just been sent and answered.
+            wait_until(lambda: sum(ar.ready() for ar in sent) > 10 * kill)
+            seen = [ar.msg_ids[0] for ar in sent if ar.ready()]
+            cluster = successor(cluster, *args)
+            rc = cluster.client(engines=2)
+            wait_until(lambda: not rc.result_status(ids)["pending"], timeout=60)
+            assert [rc.get_result(msg_id, owner=False).get(timeout=30) for msg_id in ids] == [n * n for n in range(60)]
+            assert set(seen) <= set(rc.result_status(ids)["completed"])
+            known = [r["msg_id"] for r in rc.db_query({"msg_id": {"$in": [ar.msg_ids[0] for ar in direct]}}, keys=["queue"])]
+            wait_until(lambda: not rc.result_status(known)["pending"], timeout=60)
+            assert works(rc), "no engine has a place that never comes free"
+        assert "Duplicate Signature" not in open(tmp_path / "engines.log").read()
+    finally:
+        cluster.close()
+
+
+@pytest.mark.parametrize("list_of_engines", ["kept", "lost"])
+def test_a_queue_for_which_no_engine_had_come_is_restored(tmp_path, list_of_engines):
+    args = ["--restore", "--sqlitedb"]
+    cluster = Cluster(tmp_path, *args)
+    try:
+        rc = cluster.client()
+        sent = [rc.load_balanced_view().apply_async(lambda n: n + 1, n) for n in range(10)]
+        wait_until(lambda: committed(tmp_path) == 10)
+        if list_of_engines == "lost":
+            [os.remove(path) for path in glob.glob(f"{tmp_path}/log/engines*.json")]
+        cluster = successor(cluster, *args)
+        again = cluster.client()
+        cluster.add_engines(1)
+        ids = [ar.msg_ids[0] for ar in sent]
+        assert [again.get_result(msg_id, owner=False).get(timeout=60) for msg_id in ids] == list(range(1, 11))
+    finally:
+        cluster.close()
+
+
+def test_an_engine_that_came_just_before_the_end_is_taken_over(tmp_path):
+    cluster = Cluster(tmp_path, "--restore")
+    try:
+        rc = cluster.client()
+        for count in range(1, 4):
+            cluster.add_engines(1)
+            wait_until(lambda: len(rc.ids) == count, every=0.001)
+            cluster = successor(cluster, "--restore")
+            rc = cluster.client()
+            wait_until(lambda: len(rc.ids) == count)
+        assert works(rc)
+    finally:
+        cluster.close()
+
+
 def test_an_engine_that_died_meanwhile_is_not_taken_over(tmp_path):
     cluster = Cluster(tmp_path, "--restore")
     try:

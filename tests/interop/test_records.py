@@ -198,9 +198,35 @@ def test_it_ends_while_the_store_can_not_be_had(fresh, tmp_path, how):
         rc.shutdown(hub=True)
     else:
         cluster.controller.terminate()
-    assert cluster.controller.wait(15) == 0
-    assert "updates of task records are lost" in cluster.read_log()
+    cluster.ends_with = 1
+    assert cluster.controller.wait(15) == 1
+    assert "stopped, but up to 20 task records are not written, or not in full: " in cluster.read_log()
+    assert "database is locked" in cluster.read_log()
     lock.close()
+
+
+def test_a_damaged_file_is_refused_at_the_start_with_what_to_do(tmp_path):
+    (tmp_path / "tasks.db").write_text("no database " * 500)
+    command = [BIN, "controller", "--sqlitedb", f"--profile-dir={tmp_path}"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert refused.returncode == 1, refused
+    assert all(part in refused.stderr for part in (f"{tmp_path}/tasks.db", "not a database", "Move it away", "--dictdb")), refused.stderr
+    assert (tmp_path / "tasks.db").read_text().startswith("no database"), "it is left as it was"
+
+
+def test_a_file_that_is_deleted_while_it_is_used_is_told_and_made_anew(fresh, tmp_path):
+    cluster, rc = fresh(1, "--sqlitedb")
+    view = rc.load_balanced_view()
+    view.apply_sync(os.getpid)
+    wait_until(lambda: committed(tmp_path, "completed IS NOT NULL") == 1)
+    os.remove(tmp_path / "tasks.db")
+    cluster.ends_with = 1
+    later = [view.apply_async(lambda n: n, n) for n in range(5)]
+    assert [ar.get(timeout=20) for ar in later] == list(range(5))
+    ids = [ar.msg_ids[0] for ar in later]
+    wait_until(lambda: len(rc.db_query({"msg_id": {"$in": ids}, "completed": {"$ne": None}}, keys=["queue"])) == 5)
+    assert committed(tmp_path, "completed IS NOT NULL") == 5
+    assert f"{tmp_path}/tasks.db has been deleted while records were written to it" in cluster.read_log()
 
 
 def test_bad_questions_get_answers(fresh):

@@ -15,7 +15,7 @@ pub use memory::{MemoryDb, MemoryLimits};
 pub use mongo::MongoDb;
 pub use query::{Necessary, Query, QueryError};
 pub use record::{Field, Key, Patch, Record};
-pub use retention::{Ended, Retention, Status};
+pub use retention::{AgeClock, Ended, Retention, Status};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteDb, unpickle};
 
@@ -30,7 +30,7 @@ pub enum DbError {
     /// A query that makes no sense; `kind` is the exception name for clients.
     #[error(transparent)]
     Query(#[from] QueryError),
-    /// The store can not be reached or is locked by somebody else: the same call may succeed later.
+    /// The store can not be reached, is locked by somebody else, is full or damaged: the same call may succeed later.
     #[error("task records, for now: {0}")]
     Busy(String),
     /// The store itself failed.
@@ -65,6 +65,17 @@ pub struct Keys {
     pub buffers: bool,
     /// Whether the result's buffers are wanted.
     pub result_buffers: bool,
+}
+
+/// Something that has gone wrong and has cost records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What kind of thing.
+    pub kind: &'static str,
+    /// How often.
+    pub count: u64,
+    /// Where and why, of one of them.
+    pub detail: String,
 }
 
 /// A store of records. Calls come from one thread, in the order in which things happened.
@@ -138,12 +149,22 @@ pub trait TaskDb: Send {
         Ok(())
     }
 
-    /// Makes everything merged so far durable, if the store has such a notion.
+    /// Makes everything merged so far outlive this process, if the store has such a notion.
     ///
     /// # Errors
-    /// If the store fails.
+    /// If the store fails. After [`DbError::Busy`] nothing is lost, and the call is to be made again.
     fn flush(&mut self) -> Result<(), DbError> {
         Ok(())
+    }
+
+    /// What has gone wrong since this was last asked, for whoever counts and logs.
+    fn troubles(&mut self) -> Vec<Trouble> {
+        Vec::new()
+    }
+
+    /// The ids of records of which something has been merged and is not yet safe from the end of this process.
+    fn unwritten(&self) -> Vec<Box<str>> {
+        Vec::new()
     }
 }
 

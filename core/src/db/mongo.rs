@@ -481,6 +481,10 @@ impl TaskDb for MongoDb {
     fn flush(&mut self) -> Result<(), DbError> {
         self.write()
     }
+
+    fn unwritten(&self) -> Vec<Box<str>> {
+        self.waiting.iter().map(|update| update.id.as_str().into()).collect()
+    }
 }
 
 impl Drop for MongoDb {

@@ -8,6 +8,26 @@ use crate::date::Date;
 
 /// The most output kept of one stream of one task, in bytes.
 pub(super) const MAX_OUTPUT_BYTES: usize = 4 << 20;
+/// What stands where output was cut off.
+pub(super) const CUT_OFF: &str = "\n[output cut off here]";
+
+/// The beginning of a text that takes at most so many bytes as JSON.
+fn fitting(text: &str, bytes: usize) -> &str {
+    // Most texts are far from it.
+    if text.len() <= bytes / 6 {
+        return text;
+    }
+    let mut used = 0;
+    let end = text.char_indices().find(|(_, c)| {
+        used += match c {
+            '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+            c if u32::from(*c) < 0x20 => 6,
+            c => c.len_utf8(),
+        };
+        used > bytes
+    });
+    &text[..end.map_or(text.len(), |(at, _)| at)]
+}
 
 /// The keys of a record (PROTOCOL: task records), in the order in which clients list them. Buffers stand apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -290,18 +310,21 @@ impl Record {
         }
     }
 
-    /// Adds text behind a JSON string, in place: many small pieces cost no more than their own length. Beyond [`MAX_OUTPUT_BYTES`] it is
-    /// cut off with a mark.
+    /// Adds text behind a JSON string, in place: many small pieces cost no more than their own length. What is beyond [`MAX_OUTPUT_BYTES`] of
+    /// JSON is cut off, and only then a mark says so.
     fn append(&mut self, key: Key, text: &str) {
         let before = self.fields[key as usize].take().filter(|json| json.starts_with(b"\"") && json.ends_with(b"\""));
         let mut json =
             before.unwrap_or_else(|| Bytes::from_static(b"\"\"")).try_into_mut().unwrap_or_else(|json| BytesMut::from(&json[..]));
         json.truncate(json.len() - 1);
-        if json.len() < MAX_OUTPUT_BYTES {
-            let added = Value::String(text.to_owned()).to_string();
+        let used = json.len() - 1;
+        // Only a mark makes it longer than that.
+        if used <= MAX_OUTPUT_BYTES && !text.is_empty() {
+            let kept = fitting(text, MAX_OUTPUT_BYTES - used);
+            let added = Value::String(kept.to_owned()).to_string();
             json.extend_from_slice(&added.as_bytes()[1..added.len() - 1]);
-            if json.len() >= MAX_OUTPUT_BYTES {
-                json.extend_from_slice(b"\\n[output cut off here]");
+            if kept.len() < text.len() {
+                json.extend_from_slice(CUT_OFF.replace('\n', "\\n").as_bytes());
             }
         }
         json.extend_from_slice(b"\"");

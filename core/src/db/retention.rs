@@ -1,5 +1,7 @@
 //! Which completed records are kept and for how long. Rules only ever speak of completed records: what is pending is never dropped by one.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::date::Date;
@@ -45,6 +47,37 @@ impl Status {
     }
 }
 
+/// The date by which records age: it never runs ahead of the time that has passed since it was made, so that nothing expires because a
+/// clock was set.
+#[derive(Clone, Copy, Debug)]
+pub struct AgeClock {
+    began: Date,
+    is_off: bool,
+}
+
+impl AgeClock {
+    /// How far both clocks may be apart before that is told. Clocks that are kept right by small steps stay within it.
+    const TOLERANCE_US: i64 = 60_000_000;
+
+    /// Begins at this date.
+    pub fn new(now: Date) -> Self {
+        AgeClock { began: now, is_off: false }
+    }
+
+    /// The date for ages, of the wall clock's and the time since the beginning; and by how many seconds the wall clock is off, once each time
+    /// that it comes to be.
+    pub fn read(&mut self, wall: Date, passed: Duration) -> (Date, Option<i64>) {
+        let passed_us = i64::try_from(passed.as_micros()).unwrap_or(i64::MAX);
+        let steady_us = self.began.as_unix_us().saturating_add(passed_us);
+        let off_us = wall.as_unix_us().saturating_sub(steady_us);
+        let was_off = std::mem::replace(&mut self.is_off, off_us.saturating_abs() > Self::TOLERANCE_US);
+        let step_s = (self.is_off && !was_off).then_some(off_us / 1_000_000);
+        // Up to the tolerance it is followed: clocks are slewed, and machines run for years.
+        let date = if self.is_off { wall.as_unix_us().min(steady_us) } else { wall.as_unix_us() };
+        (Date::from_unix_us(date), step_s)
+    }
+}
+
 /// A completed record, as retention sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
@@ -87,6 +120,23 @@ pub(super) fn doomed(ended: &[Ended], rules: &[Retention], now: Date, at_most: u
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_makes_nothing_older() {
+        let at = |s: i64| Date::from_unix_us(1_790_000_000_000_000 + s * 1_000_000);
+        let mut clock = AgeClock::new(at(0));
+        let mut read = |wall_s: i64, passed_s: u64| {
+            let (date, step_s) = clock.read(at(wall_s), Duration::from_secs(passed_s));
+            ((date.as_unix_us() - at(0).as_unix_us()) / 1_000_000, step_s)
+        };
+        assert_eq!(read(10, 10), (10, None));
+        assert_eq!(read(75, 20), (75, None), "a small step is followed");
+        assert_eq!(read(8_640_000_000, 30), (30, Some(8_639_999_970)), "274 years for some seconds");
+        assert_eq!(read(8_640_000_005, 35), (35, None), "told once");
+        assert_eq!(read(40, 40), (40, None), "back again");
+        assert_eq!(read(-3_600, 50), (-3_600, Some(-3_650)), "what ends by the slower clock must not look older by the other");
+        assert_eq!(read(i64::MAX / 2_000_000, 60).0, 60);
+    }
 
     #[test]
     fn each_limit_takes_the_oldest_and_only_those_it_speaks_of() {

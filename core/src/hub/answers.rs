@@ -1,17 +1,20 @@
 //! Answers that needed the store first, and how answers and errors are written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::engines::EngineNumber;
 use super::machine::{Action, DaskAddress, DbCall, DbReply, Hub, InFlight, Now};
 use crate::db::{DbError, Key, Keys, MAX_ANSWER_BYTES, Patch, Record, Status, TaskDb};
+use crate::session::Parts;
 use crate::wire::ErrorContent;
-use crate::{DELIMITER, Multipart};
+use crate::{Multipart, Packer, renew};
 
 /// Who asked, and with which header.
 #[derive(Clone, Debug)]
@@ -25,11 +28,19 @@ pub(super) struct Asker {
 pub(super) enum Asked {
     History(Asker),
     Find(Asker),
-    Results { asker: Asker, pending: Vec<String>, ended: Vec<String>, status_only: bool },
+    Results {
+        asker: Asker,
+        pending: Vec<String>,
+        ended: Vec<String>,
+        status_only: bool,
+    },
     Queue(Asker, Map<String, Value>, Vec<(Box<str>, EngineNumber)>),
     Purge(Asker),
     Resubmit(Asker, Vec<String>),
-    Restore(BTreeSet<Box<str>>),
+    /// What is not done of a former controller's.
+    Restore,
+    /// The records of these tasks, to send them again.
+    Again(Vec<String>),
     BecomeDask(Asker),
     StopDask(Asker),
     Errand(Asker),
@@ -147,14 +158,8 @@ impl Hub {
     pub(super) fn db_replied(&mut self, now: Now, number: u64, reply: Result<DbReply, DbError>) {
         let Some(asked) = self.asked.remove(&number) else { return };
         let (asker, reply_type) = match &asked {
-            Asked::Restore(former) => {
-                match reply {
-                    Ok(DbReply::Records(records)) => self.restore_requests(now, former, records),
-                    Ok(_) | Err(DbError::NoData) => {}
-                    Err(error) => tracing::error!("what the former controller had not finished is not known: {error}"),
-                }
-                return;
-            }
+            Asked::Restore => return self.pending_found(now, reply),
+            Asked::Again(ids) => return self.again_found(now, ids.clone(), reply),
             Asked::BecomeDask(_) | Asked::StopDask(_) | Asked::Errand(_) => return, // not the store's to answer
             Asked::History(asker) => (asker.clone(), "history_reply"),
             Asked::Find(asker) => (asker.clone(), "db_reply"),
@@ -181,9 +186,15 @@ impl Hub {
                 self.answer_results(now, &asker, pending, &ended, status_only, &records)?;
             }
             (Asked::Queue(asker, mut reply, uuids), DbReply::Records(records)) => {
-                for (uuid, number) in uuids {
-                    let by_it = |record: &&Record| record.value(Key::EngineUuid).as_str() == Some(&uuid);
-                    let ids: Vec<&str> = records.iter().filter(by_it).map(|record| record.id.as_str()).collect();
+                let asked: HashMap<Box<str>, EngineNumber, FixedState> = uuids.into_iter().collect();
+                let mut completed: BTreeMap<EngineNumber, Vec<&str>> = BTreeMap::new();
+                for record in &records {
+                    let by = record.value(Key::EngineUuid);
+                    if let Some(number) = by.as_str().and_then(|uuid| asked.get(uuid)) {
+                        completed.entry(*number).or_default().push(&record.id);
+                    }
+                }
+                for (number, ids) in completed {
                     reply[&number.to_string()]["completed"] = json!(ids);
                 }
                 self.reply(now, &asker, "queue_reply", &Value::Object(reply));
@@ -273,12 +284,18 @@ impl Hub {
         Ok(())
     }
 
-    /// A request under the identity of nobody: the scheduler keeps its answer to itself.
-    pub(super) fn for_nobody(&self, header: Vec<u8>, metadata: Vec<u8>, content: Vec<u8>, buffers: &[Bytes]) -> Arc<Multipart> {
-        let parts = self.session.seal(header, b"{}".to_vec(), metadata, content);
-        debug_assert_eq!(parts[0], DELIMITER);
+    /// A request out of the records, signed; nothing if this cluster's packer can not write it.
+    pub(super) fn sealed(&self, header: Vec<u8>, metadata: Vec<u8>, content: Vec<u8>) -> Option<Parts> {
+        let packer = self.session.packer();
+        let [header, metadata, content] = [header, metadata, content].map(|json| packer.of_json(json).ok());
+        Some(self.session.seal(header?, packer.empty_object().to_vec(), metadata?, content?))
+    }
+
+    /// Has a request run under the identity of nobody: the scheduler keeps its answer to itself.
+    pub(super) fn resubmit(&mut self, parts: &Parts, buffers: &[Bytes]) {
         let frames = std::iter::once(&b""[..]).chain(parts.iter().map(Vec::as_slice));
-        Arc::new(Multipart::pack(frames.chain(buffers.iter().map(|buffer| &buffer[..]))))
+        let message = Multipart::pack(frames.chain(buffers.iter().map(|buffer| &buffer[..])));
+        self.actions.push_back(Action::Resubmit(Arc::new(message)));
     }
 
     pub(super) fn dask_replied(&mut self, now: Now, number: u64, outcome: Result<Option<DaskAddress>, String>) {
@@ -317,16 +334,20 @@ impl Hub {
         if let Some(record) = records.iter().find(|record| lacks_request(record)) {
             return Err(Failure::own("OSError", format!("{}: {REQUEST_NOT_KEPT}", record.id)));
         }
-        let mut resubmitted = Map::new();
-        for record in records {
-            let new_id = self.session.next_msg_id();
-            let mut header = record.value(Key::Header);
-            header["msg_id"] = json!(new_id);
-            header["date"] = json!(now.date);
-            let header = header.to_string().into_bytes();
+        let mut sealed = Vec::with_capacity(records.len());
+        for record in &records {
             let json_of = |key| record.json(key).map_or_else(|| b"{}".to_vec(), |json| json.to_vec());
             let (metadata, content) = (json_of(Key::Metadata), json_of(Key::Content));
-            let message = self.for_nobody(header.clone(), metadata.clone(), content.clone(), &record.buffers);
+            let new_id = self.session.next_msg_id();
+            let header = record.json(Key::Header).and_then(|header| renew::renewed_as(Packer::Json, header, &new_id, now.date));
+            let parts = header.clone().and_then(|header| self.sealed(header, metadata.clone(), content.clone()));
+            let (Some(header), Some(parts)) = (header, parts) else {
+                return Err(Failure::own("OSError", format!("{}: {UNREADABLE_REQUEST}", record.id)));
+            };
+            sealed.push((new_id, parts, header, metadata, content));
+        }
+        let mut resubmitted = Map::new();
+        for (record, (new_id, parts, header, metadata, content)) in records.into_iter().zip(sealed) {
             let mut patch = Patch::default()
                 .json(Key::Header, header.into())
                 .json(Key::Metadata, metadata.into())
@@ -342,13 +363,15 @@ impl Hub {
             self.actions.push_back(Action::Record { id: new_id.clone(), patch, create: true });
             let link = Patch::default().text(Key::Resubmitted, &new_id);
             self.actions.push_back(Action::Record { id: record.id.clone(), patch: link, create: false });
-            self.actions.push_back(Action::Resubmit(message));
+            self.resubmit(&parts, &record.buffers);
             resubmitted.insert(record.id, json!(new_id));
         }
         self.reply(now, asker, "resubmit_reply", &json!({"status": "ok", "resubmitted": resubmitted}));
         Ok(())
     }
 }
+
+pub(super) const UNREADABLE_REQUEST: &str = "the task's header in the records is not a JSON object: it can not be sent again";
 
 pub(super) const REQUEST_NOT_KEPT: &str =
     "the task's arguments were not kept: too large for the store of task records, or more than it could take just then";

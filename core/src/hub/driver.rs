@@ -1,6 +1,7 @@
 //! The hub on its sockets: one thread that polls the query, notification and heartbeat sockets and a mailbox, feeds the machine, and does
 //! what it says. Every source has its bounded turn; records go to a thread of their own.
 
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::engines::EnginesState;
 use super::machine::{Action, Copied, DaskAddress, DaskOrder, DbReply, Event, Hub, Now, Reason};
 use super::news::TaskNews;
 pub use super::store::Records;
-use super::store::{self, Calls, Job};
+use super::store::{self, Calls, Job, Unwritten};
 use crate::Multipart;
 use crate::db::{DbError, Patch};
 use crate::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Outbox, Port, PortError, Taken, Tally, wait};
@@ -25,8 +26,9 @@ const MAX_JOB_BYTES: usize = 1 << 30;
 const MAX_ASKERS: usize = 100_000;
 /// How long copies of messages gather before the next look: woken for each, this thread would take more time from the others than its work does.
 const GATHER: Duration = Duration::from_millis(2);
-/// How long changes of engines are gathered before they are written down.
-const SAVE_AFTER: Duration = Duration::from_millis(200);
+/// The most of the time that goes into writing engines down, as one in so many; at most so long changes are gathered for that.
+const SAVE_SHARE: u32 = 20;
+const SAVE_WITHIN: Duration = Duration::from_millis(200);
 
 /// What other threads tell the hub.
 #[derive(Debug)]
@@ -75,10 +77,35 @@ pub struct HubSockets {
     pub pong: zmq::Socket,
 }
 
+/// Why a hub has ended other than well.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// One of its sockets failed.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The store's mailbox could not be made.
+    #[error("no mailbox for the store of task records: {0}; raise the limit of open files (ulimit -n)")]
+    Mailbox(std::io::Error),
+    /// The store's thread could not be started.
+    #[error("no thread for the store of task records: {0}; raise the limit of processes (ulimit -u)")]
+    Thread(std::io::Error),
+    /// The store's thread is no more.
+    #[error("the thread that keeps task records has died, and with it what it had not written; the log says why")]
+    RecordsDied,
+    /// It has ended as it was asked to, and not all that happened is in the records.
+    #[error("up to {records} task records are not written, or not in full{why}")]
+    Unwritten {
+        /// How many.
+        records: u64,
+        /// Why the last ones are not, after a colon; empty if they are.
+        why: String,
+    },
+}
+
 /// Runs a hub until it says stop. What it and the store give up is counted in the tally.
 ///
 /// # Errors
-/// If libzmq fails or the store's thread can not be started.
+/// If libzmq fails, the store's thread can not be started or dies, or not all records could be written in the end.
 pub fn run(
     mut hub: Hub,
     sockets: HubSockets,
@@ -87,12 +114,14 @@ pub fn run(
     records: Records,
     outlet: &mut dyn Outlet,
     tally: &Tally,
-) -> Result<(), PortError> {
-    let (jobs, job_mailbox) = Mailbox::new(MAX_JOBS, MAX_JOB_BYTES).map_err(|_| PortError::Other(zmq::Error::EMFILE))?;
+) -> Result<(), HubError> {
+    let (jobs, job_mailbox) = Mailbox::new(MAX_JOBS, MAX_JOB_BYTES).map_err(HubError::Mailbox)?;
     let calls = Calls::default();
-    let store =
-        store::start(records, job_mailbox, calls.clone(), to_self, tally).map_err(|_| PortError::Other(zmq::Error::ENOMEM))?;
-    sockets.notifications.set_xpub_verbose(true)?; // each new subscriber shows itself, not only the first
+    let store = store::start(records, job_mailbox, calls.clone(), to_self, tally).map_err(HubError::Thread)?;
+    sockets.notifications.set_xpub_verbose(true).map_err(PortError::from)?; // each new subscriber shows itself, not only the first
+    for queries in &sockets.queries {
+        queries.set_router_mandatory(true).map_err(PortError::from)?; // an answer that nobody takes is known
+    }
     let mut driver = Driver {
         queries: sockets.queries.into_iter().map(Port::from).collect(),
         notifications: sockets.notifications.into(),
@@ -104,10 +133,11 @@ pub fn run(
         calls: calls.clone(),
         // The query socket that each identity came by; with one socket it is never asked.
         came_by: hashbrown::HashMap::default(),
-        shed_records: 0,
         lost_records: 0,
         gathers: false,
-        save_at: None,
+        // At once: what a former controller without successor has left there is no longer true.
+        save_at: Some(Duration::ZERO),
+        save_not_before: Duration::ZERO,
     };
     let outcome = driver.serve(&mut hub, inputs, outlet, &store);
     if outcome.is_ok() {
@@ -115,11 +145,15 @@ pub fn run(
     }
     calls.close();
     jobs.send_always(Job::Wake);
-    if store.join().is_err() {
-        tracing::error!("the records thread died; the last task records may be lost");
-        return outcome.and(Err(PortError::Terminated));
+    let unwritten = store.join().map_err(|_| HubError::RecordsDied)?;
+    outcome?;
+    match unwritten.records + driver.lost_records {
+        0 => Ok(()),
+        records => {
+            let why = if unwritten.reason.is_empty() { String::new() } else { format!(": {}", unwritten.reason) };
+            Err(HubError::Unwritten { records, why })
+        }
     }
-    outcome
 }
 
 struct Driver {
@@ -132,12 +166,13 @@ struct Driver {
     jobs: Outbox<Job>,
     calls: Calls,
     came_by: hashbrown::HashMap<Vec<u8>, usize, foldhash::fast::FixedState>,
-    shed_records: u64,
+    /// Updates of records for which there was no room.
     lost_records: u64,
     /// Copies have just come, and more are likely to.
     gathers: bool,
     /// When to have the engines kept for the next controller.
     save_at: Option<Duration>,
+    save_not_before: Duration,
 }
 
 impl Driver {
@@ -150,8 +185,8 @@ impl Driver {
         hub: &mut Hub,
         inputs: &Mailbox<HubInput>,
         outlet: &mut dyn Outlet,
-        store: &std::thread::JoinHandle<()>,
-    ) -> Result<(), PortError> {
+        store: &std::thread::JoinHandle<Unwritten>,
+    ) -> Result<(), HubError> {
         let mut buffer = FrameBuf::default();
         let mut batch = Vec::new();
         loop {
@@ -188,6 +223,9 @@ impl Driver {
                 if let [uuid, text] = buffer.frames() {
                     let (uuid, text) = (uuid.as_ref().to_vec(), text.as_ref().to_vec());
                     hub.handle(self.now(), Event::Pong { uuid, text });
+                } else {
+                    let detail = format_args!("{} frames where a beat has 2", buffer.frames().len());
+                    self.complaints.note(self.clock.now(), "malformed message", detail);
                 }
             }
             let mut subscribed = false;
@@ -210,7 +248,10 @@ impl Driver {
                     let message = Arc::new(buffer.pack());
                     if self.queries.len() > 1 {
                         if self.came_by.len() > MAX_ASKERS {
-                            self.came_by.clear(); // who waits for an answer right now may not get it; nobody else notices
+                            // Who waits for an answer right now may not get it; nobody else notices.
+                            self.came_by.clear();
+                            let detail = format_args!("of {MAX_ASKERS} identities: answers on their way may not arrive");
+                            self.complaints.note(self.clock.now(), "ways back forgotten", detail);
                         }
                         self.came_by.insert(message.frame(0).to_vec(), index);
                     }
@@ -220,17 +261,13 @@ impl Driver {
             if hub.poll_timeout(self.clock.now()) <= self.clock.now() {
                 hub.handle_timeout(self.now());
                 if store.is_finished() {
-                    tracing::error!("the thread that keeps task records has died");
-                    return Err(PortError::Terminated);
+                    return Err(HubError::RecordsDied);
                 }
             }
             if self.act(hub, outlet) {
                 return Ok(());
             }
-            if self.save_at.is_some_and(|at| at <= self.clock.now()) {
-                self.save_at = None;
-                outlet.engines_changed(&hub.engines_state());
-            }
+            self.save_if_due(hub, outlet);
             self.sleep(hub, inputs, busy)?;
         }
     }
@@ -256,7 +293,7 @@ impl Driver {
             // A client that waits for the store's answer is not kept waiting for this.
             wait(&ports, [], Some(left.min(GATHER)))?;
         } else {
-            wait(&ports, [inputs.fd()], Some(left))?;
+            wait(&ports, [inputs.as_fd()], Some(left))?;
         }
         Ok(())
     }
@@ -269,8 +306,13 @@ impl Driver {
                     let port = &self.queries[self.came_by.get(&to).copied().unwrap_or(0)];
                     let mut frames: Vec<Frame> = std::iter::once(&to).chain(&parts).map(|part| Frame::copy_of(part)).collect();
                     frames.extend(buffers.into_iter().map(Frame::of_bytes));
-                    if let Err(error) = port.send(&mut frames) {
-                        self.complaints.note(self.clock.now(), "reply not sent", error);
+                    match port.send(&mut frames) {
+                        Ok(()) => {}
+                        Err(PortError::NoSuchPeer) => {
+                            let detail = "its answer was made and is dropped; it may ask again";
+                            self.complaints.note(self.clock.now(), "reply to a client that has gone", detail);
+                        }
+                        Err(error) => self.complaints.note(self.clock.now(), "reply not sent", error),
                     }
                 }
                 Action::Notify(parts) => {
@@ -288,10 +330,15 @@ impl Driver {
                     self.calls.insert(number, call);
                     if !self.jobs.send(Job::Call(number), bytes) && self.calls.take(number).is_some() {
                         let error = DbError::Store("too much work is waiting for the store; ask again later".into());
+                        self.complaints.note(self.clock.now(), "question refused", "too much work is waiting for the store");
                         hub.handle(self.now(), Event::Db(number, Err(error)));
                     }
                 }
-                Action::EnginesChanged => self.save_at = self.save_at.or(Some(self.clock.now() + SAVE_AFTER)),
+                Action::EnginesChanged => {
+                    // Before its number is told to anybody, unless many come at once.
+                    self.save_at = self.save_at.or(Some(self.save_not_before));
+                    self.save_if_due(hub, outlet);
+                }
                 Action::Dask(number, order) => outlet.dask(number, order),
                 Action::Errand(number, content) => outlet.errand(number, content),
                 Action::Reject(reason) => self.complain(&reason),
@@ -299,6 +346,17 @@ impl Driver {
             }
         }
         false
+    }
+
+    /// Has the engines written down, if that is due: at once where nothing was for a while.
+    fn save_if_due(&mut self, hub: &Hub, outlet: &mut dyn Outlet) {
+        let began = self.clock.now();
+        if self.save_at.is_some_and(|at| at <= began) {
+            self.save_at = None;
+            outlet.engines_changed(&hub.engines_state());
+            let ended = self.clock.now();
+            self.save_not_before = ended + ((ended - began) * SAVE_SHARE).min(SAVE_WITHIN);
+        }
     }
 
     /// Gives the store an update. Once too much waits there updates come without buffers, once twice as much does they do not come.
@@ -314,16 +372,12 @@ impl Driver {
         match taken {
             Taken::Whole => {}
             Taken::Shed => {
-                self.shed_records += 1;
-                let total = self.shed_records;
-                let detail =
-                    format_args!("the store is too slow, {total} updates made without buffers so far; tasks are not affected");
+                let detail = "the store is too slow, an update is made without buffers; tasks are not affected";
                 self.complaints.note(now, "task record shortened", detail);
             }
             Taken::Lost => {
                 self.lost_records += 1;
-                let total = self.lost_records;
-                let detail = format_args!("the store is too slow, {total} updates lost so far; tasks are not affected");
+                let detail = "the store is too slow or can not be had, an update is lost; tasks are not affected";
                 self.complaints.note(now, "task record lost", detail);
             }
         }
@@ -339,7 +393,8 @@ impl Driver {
             }
             Reason::UnknownType(name) => self.complaints.note(now, "unknown request", name.escape_debug()),
             Reason::UnknownTask => self.complaints.note(now, "unknown reply", "nobody has made its request"),
-            Reason::StrayPong => tracing::debug!("a pong from nobody, or to an old ping"),
+            // From an engine that is not registered yet, or not any more, or to an old ping.
+            Reason::StrayPong => self.complaints.count("stray pong"),
             Reason::UnknownEngine => self.complaints.note(now, "unknown engine", "asked to unregister without a number"),
         }
     }

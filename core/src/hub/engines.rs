@@ -97,9 +97,11 @@ impl Engines {
         is_free
     }
 
-    /// Who is there, as the next controller may want to know.
+    /// Who is there or is coming, as the next controller may want to know: one that has been told its number may take itself for registered.
     pub(super) fn state(&self) -> EnginesState {
-        let engines = self.live.iter().map(|(number, live)| (*number, live.uuid.to_string())).collect();
+        let live = self.live.iter().map(|(number, live)| (*number, live.uuid.to_string()));
+        let coming = self.pending.iter().map(|(uuid, pending)| (pending.number, uuid.to_string()));
+        let engines = live.chain(coming).collect();
         EnginesState { engines, next_id: self.next, ..EnginesState::default() }
     }
 

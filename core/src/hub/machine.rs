@@ -13,6 +13,7 @@ use super::answers::Asked;
 use super::engines::{EngineNumber, Engines, EnginesState};
 use super::hearts::Hearts;
 use super::news::TaskNews;
+use super::restore::Former;
 use crate::date::Date;
 use crate::db::{DbError, Keys, Patch, Query, Record};
 use crate::session::Parts;
@@ -248,19 +249,6 @@ pub enum Reason {
     UnknownEngine,
 }
 
-/// What a hub has seen so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Requests answered.
-    pub queries: u64,
-    /// Copies taken in.
-    pub copies: u64,
-    /// Messages rejected.
-    pub rejected: u64,
-    /// Engines registered, ever.
-    pub registered: u64,
-}
-
 /// A request in flight.
 #[derive(Debug)]
 pub(super) struct InFlight {
@@ -300,9 +288,9 @@ pub struct Hub {
     answered: VecDeque<(Duration, Box<str>)>,
     next_call: u64,
     /// When the first of the controllers that took over from one another started.
-    since: Option<Date>,
+    pub(super) since: Option<Date>,
+    pub(super) former: Former,
     pub(super) actions: VecDeque<Action>,
-    pub(super) counters: Counters,
 }
 
 /// How often the ping is repeated while engines are coming, and for how long after the last of them asked.
@@ -336,8 +324,8 @@ impl Hub {
             answered: VecDeque::new(),
             next_call: 0,
             since: None,
+            former: Former::default(),
             actions: VecDeque::new(),
-            counters: Counters::default(),
         }
     }
 
@@ -395,6 +383,7 @@ impl Hub {
             tracing::warn!("engine {uuid} asked to register and never answered a ping; forgotten");
             self.engines.cancel(&uuid);
             self.hearts.forget(&uuid);
+            self.actions.push_back(Action::EnginesChanged);
         }
         if self.republish_at.is_some_and(|at| at <= now.mono) {
             self.republish_at = None;
@@ -406,6 +395,7 @@ impl Hub {
         {
             self.strand(now, &uuid);
         }
+        self.settle(now);
     }
 
     /// The next thing to do.
@@ -422,12 +412,7 @@ impl Hub {
         for (until, _) in self.dying.front().into_iter().chain(self.answered.front()) {
             next = next.min(*until);
         }
-        self.republish_at.map_or(next, |at| next.min(at))
-    }
-
-    /// What it has seen so far.
-    pub fn counters(&self) -> Counters {
-        self.counters
+        self.republish_at.into_iter().chain(self.settles_at()).fold(next, Duration::min)
     }
 
     fn is_probing(&self, now: Duration) -> bool {
@@ -443,7 +428,6 @@ impl Hub {
     }
 
     pub(super) fn reject(&mut self, reason: Reason) {
-        self.counters.rejected += 1;
         self.actions.push_back(Action::Reject(reason));
     }
 
@@ -504,31 +488,10 @@ impl Hub {
     /// A pending engine is there.
     fn confirm(&mut self, now: Now, uuid: &str) {
         let Some(number) = self.engines.confirm(uuid) else { return };
-        self.counters.registered += 1;
         tracing::info!("engine {number} ({uuid}) registered");
         self.actions.push_back(Action::EngineUp { uuid: uuid.into(), number });
         self.actions.push_back(Action::EnginesChanged);
         self.notify(now, "registration_notification", b"{}", &serde_json::json!({"id": number, "uuid": uuid}));
-    }
-
-    /// Takes over the engines of a former controller, and what its records say is not done: what was sent to an engine that is there may
-    /// still be answered, what was sent to another will not, and what was sent nowhere is sent now.
-    pub fn restore(&mut self, state: &EnginesState) {
-        self.since = state.since;
-        for (&number, uuid) in &state.engines {
-            if self.engines.restore(uuid, number) {
-                self.hearts.resume(uuid);
-                self.actions.push_back(Action::EngineUp { uuid: uuid.as_str().into(), number });
-            }
-        }
-        self.engines.continue_at(state.next_id);
-        tracing::info!("{} engines restored; those that do not answer will be lost", self.engines.live.len());
-        if self.config.keeps_records {
-            let keys = Keys { buffers: true, ..Keys::default() };
-            // The store may be shared, and be older than this cluster: what is not of its engines and its time is none of its business.
-            let former = state.engines.values().chain(&state.leaving).map(|uuid| uuid.as_str().into()).collect();
-            self.call_db(DbCall::Find(Query::pending_since(state.since), keys), Asked::Restore(former));
-        }
     }
 
     /// Whether somebody waits for an answer of the store.

@@ -9,6 +9,7 @@ mod hearts;
 mod machine;
 mod news;
 mod queries;
+mod restore;
 mod traffic;
 
 #[cfg(feature = "net")]
@@ -18,5 +19,7 @@ mod store;
 
 pub use engines::{EngineNumber, EnginesState};
 pub use hearts::Hearts;
-pub use machine::{Action, Copied, Counters, DaskAddress, DaskOrder, DbCall, DbReply, Event, Hub, HubConfig, Now, Reason, Topic};
+pub use machine::{Action, Copied, DaskAddress, DaskOrder, DbCall, DbReply, Event, Hub, HubConfig, Now, Reason, Topic};
 pub use news::TaskNews;
+#[cfg(feature = "net")]
+pub use store::CLOSE_WITHIN;

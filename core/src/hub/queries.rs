@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -15,6 +17,13 @@ use crate::wire::{self, Header};
 
 /// What this program's own tools ask, beyond the protocol: passed on to the rest of the controller as it is.
 const ERRAND_REQUEST: &str = "pointsman_request";
+
+/// Ids of requests in flight at an engine.
+#[derive(Default)]
+struct AtEngine<'a> {
+    direct: Vec<&'a str>,
+    tasks: Vec<&'a str>,
+}
 
 /// One or many of the things by which engines are named.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -66,17 +75,19 @@ impl Hub {
         if let Err(refused) = self.session.admit(envelope) {
             return self.reject(Reason::Refused(refused));
         }
+        let envelope = match self.session.packer().message_as_json(envelope) {
+            Ok(envelope) => envelope,
+            Err(part) => return self.reject(Reason::Json(part)),
+        };
         let Ok(header) = Header::parse(envelope.header()) else { return self.reject(Reason::Json("header")) };
         let asker = Asker { to: envelope.identity(0).to_vec(), parent: envelope.part_bytes(0) };
         if header.msg_type == ERRAND_REQUEST {
-            self.counters.queries += 1;
-            return self.run_errand(now, envelope, &asker);
+            return self.run_errand(now, &envelope, &asker);
         }
         let outcome = match wire::object::<Content<'_>>(envelope.content()) {
             Ok(content) => self.dispatch(now, &header.msg_type, content, &asker),
             Err(error) => Err(Failure::hub("TypeError", format!("content of {}: {error}", header.msg_type))),
         };
-        self.counters.queries += 1;
         if let Err(failure) = outcome {
             let reply_type = header.msg_type.strip_suffix("_request").map(|stem| format!("{stem}_reply"));
             self.reply_failure(now, &asker, reply_type.as_deref().unwrap_or("hub_error"), failure);
@@ -182,6 +193,7 @@ impl Hub {
             "connection_info": self.config.connection_info,
         });
         // Registration replies have no parent, and engines expect none.
+        self.actions.push_back(Action::EnginesChanged);
         let unparented = Asker { parent: bytes::Bytes::from_static(b"{}"), ..asker.clone() };
         self.reply(now, &unparented, "registration_reply", &reply);
         Ok(())
@@ -233,28 +245,20 @@ impl Hub {
         let numbers = self.resolve(content.targets.as_ref())?;
         let verbose = truth(content.verbose.as_ref());
         let mut reply = Map::new();
+        let in_flight = if verbose { self.in_flight_by_engine() } else { HashMap::default() };
         for &number in &numbers {
             let Some(live) = self.engines.live.get(&number) else { continue };
             let entry = if verbose {
-                let ids = |tasks: bool| -> Vec<&str> {
-                    let there = self
-                        .in_flight
-                        .iter()
-                        .filter(|(_, request)| request.is_task == tasks && request.engine.as_deref() == Some(&*live.uuid));
-                    there.map(|(id, _)| &**id).collect()
-                };
-                json!({"queue": ids(false), "completed": [], "tasks": ids(true)})
+                let there = in_flight.get(&*live.uuid);
+                json!({"queue": there.map_or(&[][..], |there| &there.direct), "completed": [], "tasks": there.map_or(&[][..], |there| &there.tasks)})
             } else {
                 json!({"queue": live.queue, "completed": live.completed, "tasks": live.tasks})
             };
             reply.insert(number.to_string(), entry);
         }
-        let unassigned = if verbose {
-            let waiting = self.in_flight.iter().filter(|(_, request)| request.is_task && request.engine.is_none());
-            json!(waiting.map(|(id, _)| &**id).collect::<Vec<&str>>())
-        } else {
-            json!(self.unassigned)
-        };
+        let unassigned =
+            if verbose { json!(in_flight.get("").map_or(&[][..], |waiting| &waiting.tasks)) } else { json!(self.unassigned) };
+        drop(in_flight);
         reply.insert("unassigned".into(), unassigned);
         reply.insert("status".into(), json!("ok"));
         if verbose && self.config.keeps_records {
@@ -262,11 +266,25 @@ impl Hub {
             let uuids = numbers.iter().filter_map(|number| Some((self.engines.live.get(number)?.uuid.clone(), *number)));
             let asked = Asked::Queue(asker.clone(), reply, uuids.collect());
             let keys = Keys { keys: vec![crate::db::Key::EngineUuid], ..Keys::default() };
-            self.call_db(DbCall::Find(Query::completed(), keys), asked);
+            let query = match &asked {
+                Asked::Queue(_, _, uuids) if uuids.len() == 1 => Query::completed_by(&uuids[0].0),
+                _ => Query::completed(),
+            };
+            self.call_db(DbCall::Find(query, keys), asked);
         } else {
             self.reply(now, asker, "queue_reply", &Value::Object(reply));
         }
         Ok(())
+    }
+
+    /// Ids of requests in flight by their engine's uuid, tasks without one under nothing. O(requests in flight).
+    fn in_flight_by_engine(&self) -> HashMap<&str, AtEngine<'_>, FixedState> {
+        let mut all: HashMap<&str, AtEngine<'_>, FixedState> = HashMap::default();
+        for (id, request) in &self.in_flight {
+            let there = all.entry(request.engine.as_deref().unwrap_or_default()).or_default();
+            if request.is_task { &mut there.tasks } else { &mut there.direct }.push(id);
+        }
+        all
     }
 
     fn results(&mut self, now: Now, content: &Content<'_>, asker: &Asker) -> Result<(), Failure> {

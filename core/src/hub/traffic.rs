@@ -1,6 +1,6 @@
 //! What passes by: requests, replies and output, turned into counts and records. Nothing here is answered.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -8,19 +8,22 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::answers::{REQUEST_NOT_KEPT, lacks_request};
 use super::machine::{Action, Hub, InFlight, Now, Reason, Topic};
 use super::news::TaskNews;
-use crate::Envelope;
-use crate::db::{Key, Patch, Record};
+use crate::db::{Key, Patch};
 use crate::wire::{self, ErrorContent, Header, Parent, ReplyMetadata, Status};
+use crate::{Envelope, Packer};
 
 impl Hub {
     pub(super) fn copied(&mut self, now: Now, topic: Topic, envelope: &Envelope) {
-        self.counters.copies += 1;
         if let Err(refused) = self.session.admit(envelope) {
             return self.reject(Reason::Refused(refused));
         }
+        let envelope = match self.session.packer().message_as_json(envelope) {
+            Ok(envelope) => envelope,
+            Err(part) => return self.reject(Reason::Json(part)),
+        };
+        let envelope = &*envelope;
         let Ok(header) = Header::parse(envelope.header()) else { return self.reject(Reason::Json("header")) };
         match topic {
             // It has no reply, so it would be in flight for ever.
@@ -35,7 +38,7 @@ impl Hub {
                 let parent: Parent<'_> = wire::object(envelope.parent()).unwrap_or_default();
                 let Some(id) = parent.msg_id else { return self.reject(Reason::Json("parent header")) };
                 let metadata: ReplyMetadata<'_> = wire::object(envelope.metadata()).unwrap_or_default();
-                let status = wire::reply_status(&metadata, envelope.content());
+                let status = wire::reply_status(Packer::Json, &metadata, envelope.content());
                 if let Some(is_task) = self.end(&id, status) {
                     self.record_result(now, &id, &header, envelope, envelope.identity(1), &metadata, is_task);
                 }
@@ -45,12 +48,22 @@ impl Hub {
     }
 
     pub(super) fn task_news(&mut self, now: Now, news: TaskNews) {
-        self.counters.copies += 1;
+        let packer = self.session.packer();
+        let as_json = |envelope: Envelope| match packer.message_as_json(&envelope) {
+            Ok(Cow::Borrowed(_)) => Some(envelope),
+            Ok(Cow::Owned(translated)) => Some(translated),
+            Err(_) => None, // the scheduler has read it, and refuses what can not be
+        };
         match news {
+            TaskNews::Submitted { id, .. } | TaskNews::Sent { id, .. } if self.is_last_word(&id) => {}
+            TaskNews::Ended { id, reply, .. } if self.is_last_word(&id) => {
+                let reply = reply.and_then(as_json);
+                self.last_word(now, &id, reply.as_ref());
+            }
             TaskNews::Submitted { id, request } => {
                 let is_new = self.begin(now, &id, None);
                 if is_new
-                    && let Some(request) = request
+                    && let Some(request) = request.and_then(as_json)
                     && let Ok(header) = Header::parse(request.header())
                 {
                     self.record_request(&id, &header, &request, None);
@@ -59,7 +72,7 @@ impl Hub {
             TaskNews::Sent { id, engine } => self.sent(&id, &engine),
             TaskNews::Ended { id, status, reply } => {
                 if let Some(is_task) = self.end(&id, status)
-                    && let Some(reply) = reply
+                    && let Some(reply) = reply.and_then(as_json)
                     && let Ok(header) = Header::parse(reply.header())
                 {
                     let metadata: ReplyMetadata<'_> = wire::object(reply.metadata()).unwrap_or_default();
@@ -189,7 +202,7 @@ impl Hub {
     }
 
     /// A request is no longer in flight. Returns whether it was a task, or nothing if it was not in flight.
-    fn complete(&mut self, id: &str, status: Status) -> Option<bool> {
+    pub(super) fn complete(&mut self, id: &str, status: Status) -> Option<bool> {
         let InFlight { is_task, engine, .. } = self.in_flight.remove(id)?;
         self.completed.set(id, 1);
         match engine.as_deref().map(|uuid| self.engines.by_uuid(uuid)) {
@@ -216,58 +229,16 @@ impl Hub {
     }
 
     /// Ends a record for which no reply will come.
-    fn record_error(&mut self, now: Now, id: &str, engine: &str, content: &ErrorContent) {
+    pub(super) fn record_error(&mut self, now: Now, id: &str, engine: &str, content: &ErrorContent) {
         let (_, header) = self.session.header("apply_reply", now.date);
+        let header = self.session.packer().to_json(header.into()).unwrap_or_default(); // it is our own
         let patch = Patch::default()
-            .json(Key::ResultHeader, header.into())
+            .json(Key::ResultHeader, header)
             .value(Key::ResultMetadata, &json!({"status": "error", "engine": engine}))
             .json(Key::ResultContent, content.to_json().into())
             .date(Key::Completed, now.date)
             .date(Key::Received, now.date);
         self.record(id, patch, false);
-    }
-
-    /// Takes over what a former controller has not finished. Returns the requests that are to be sent now.
-    pub(super) fn restore_requests(&mut self, now: Now, former: &BTreeSet<Box<str>>, records: Vec<Record>) {
-        let (mut waiting, mut lost) = (0, 0);
-        for record in records {
-            let is_task = record.value(Key::Queue) == "task";
-            let engine = record.value(Key::EngineUuid).as_str().map(Box::<str>::from);
-            if self.in_flight.contains_key(record.id.as_str()) {
-                continue; // a client was quicker
-            }
-            if engine.as_ref().is_some_and(|uuid| !former.contains(uuid)) {
-                continue; // another cluster's
-            }
-            let live = engine.as_deref().map(|uuid| self.engines.by_uuid(uuid));
-            match (live, &engine) {
-                (Some(Some(live)), _) => *(if is_task { &mut live.tasks } else { &mut live.queue }) += 1,
-                (_, Some(_)) => lost += 1,
-                (_, None) if is_task && lacks_request(&record) => {
-                    self.record_error(now, &record.id, "", &ErrorContent::new("OSError", REQUEST_NOT_KEPT));
-                    continue;
-                }
-                (_, None) if is_task => {
-                    waiting += 1;
-                    self.unassigned += 1;
-                    let part = |key| record.json(key).map_or_else(|| b"{}".to_vec(), |json| json.to_vec());
-                    let message = self.for_nobody(part(Key::Header), part(Key::Metadata), part(Key::Content), &record.buffers);
-                    self.actions.push_back(Action::Resubmit(message));
-                }
-                (_, None) => continue,
-            }
-            let is_orphan = engine.is_some();
-            let request = InFlight { is_task, engine: engine.as_deref().map(Into::into), is_orphan };
-            self.in_flight.insert(record.id.as_str().into(), request);
-            if let Some(uuid) = engine.filter(|uuid| self.engines.by_uuid(uuid).is_none()) {
-                self.dies(now, &uuid);
-            }
-        }
-        if waiting + lost > 0 {
-            tracing::info!(
-                "{waiting} tasks of the former controller that had not been sent are sent now; {lost} were on engines that are gone"
-            );
-        }
     }
 
     fn output(&mut self, now: Now, header: &Header<'_>, envelope: &Envelope) {

@@ -60,11 +60,21 @@ impl Complaints {
         self.note_many(now, kind, 1, detail);
     }
 
-    /// The same for so many at once.
-    pub fn note_many(&mut self, now: Duration, kind: &'static str, count: u64, detail: impl std::fmt::Display) {
+    /// Counts one of a kind that honest peers cause too, which is worth a line for those only who look for it.
+    pub fn count(&mut self, kind: &'static str) {
+        self.kind(kind).count.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!("{}: {kind}", self.about);
+    }
+
+    fn kind(&mut self, kind: &'static str) -> &mut Kind {
         let (about, tally) = (self.about, &self.tally);
-        let new = || Kind { count: tally.counter(about, kind), logged_at: None, unlogged: 0 };
-        let entry = self.kinds.entry(kind).or_insert_with(new);
+        self.kinds.entry(kind).or_insert_with(|| Kind { count: tally.counter(about, kind), logged_at: None, unlogged: 0 })
+    }
+
+    /// The same as [`note`](Self::note) for so many at once.
+    pub fn note_many(&mut self, now: Duration, kind: &'static str, count: u64, detail: impl std::fmt::Display) {
+        let about = self.about;
+        let entry = self.kind(kind);
         entry.count.fetch_add(count, Ordering::Relaxed);
         if entry.logged_at.is_some_and(|at| now < at + PERIOD) {
             entry.unlogged += count;

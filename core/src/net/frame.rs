@@ -1,5 +1,5 @@
-//! One frame of libzmq, received into, moved and shared by reference count: the only unsafe code of the project.
-//! A frame that could not be sent is still there afterwards, which the safe crate can not promise.
+//! One frame of libzmq, received into, moved and shared by reference count. A frame that could not be sent is still there afterwards, which
+//! the safe crate can not promise; all unsafe code of the project stands here and in `port.rs`.
 #![allow(unsafe_code, reason = "zmq_msg_t is reached through the C interface; each block says why it is sound")]
 
 use std::ffi::c_void;
@@ -110,7 +110,8 @@ impl Frame {
 
     /// Length in bytes.
     pub fn len(&self) -> usize {
-        self.as_ref().len()
+        // SAFETY: reads the size of an initialised message, and changes nothing, though its parameter is not const.
+        unsafe { zmq_sys::zmq_msg_size((&raw const self.message).cast_mut()) }
     }
 
     /// Whether it has no bytes.

@@ -1,11 +1,11 @@
 //! A bounded queue from many threads to one that polls sockets: the receiver gets a file descriptor to poll beside them.
-//! A full mailbox refuses and counts; a sender never waits.
+//! A full mailbox gives back or drops and says so to the sender, which counts it where it can be read; a sender never waits.
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug)]
@@ -14,7 +14,6 @@ struct Shared<T> {
     doorbell: UnixStream,
     max_items: usize,
     max_bytes: usize,
-    refused: AtomicU64,
     /// Something is in it, and a byte in the doorbell. Changed under the lock only; read without it, to spare the receiver that while nothing is.
     rung: AtomicBool,
 }
@@ -62,7 +61,7 @@ pub enum Taken {
     Whole,
     /// What could be spared was left out.
     Shed,
-    /// It was dropped, and counted.
+    /// It was dropped; whoever sent it counts it.
     Lost,
 }
 
@@ -88,12 +87,11 @@ impl<T> Mailbox<T> {
         doorbell.set_nonblocking(true)?;
         bell.set_nonblocking(true)?;
         let state = Mutex::new(State { items: VecDeque::new(), bytes: 0, closed: false });
-        let shared =
-            Arc::new(Shared { state, doorbell, max_items, max_bytes, refused: AtomicU64::new(0), rung: AtomicBool::new(false) });
+        let shared = Arc::new(Shared { state, doorbell, max_items, max_bytes, rung: AtomicBool::new(false) });
         Ok((Outbox { shared: shared.clone() }, Mailbox { shared, bell }))
     }
 
-    /// Readable while there is something to take.
+    /// Readable while there is something to take; for those who poll by libzmq. It is closed with the mailbox.
     pub fn fd(&self) -> RawFd {
         self.bell.as_raw_fd()
     }
@@ -125,10 +123,12 @@ impl<T> Mailbox<T> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
 
-    /// Items that were refused because the mailbox was full.
-    pub fn refused(&self) -> u64 {
-        self.shared.refused.load(Ordering::Relaxed)
+impl<T> AsFd for Mailbox<T> {
+    /// Readable while there is something to take.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
     }
 }
 
@@ -141,24 +141,18 @@ impl<T> Drop for Mailbox<T> {
 }
 
 impl<T> Outbox<T> {
-    /// Sends an item that stands for `bytes`. False if the mailbox is full or its owner gone: the item is dropped and counted.
+    /// Sends an item that stands for `bytes`. False if the mailbox is full or its owner gone: the item is dropped, which is for the caller to
+    /// say.
     pub fn send(&self, item: T, bytes: usize) -> bool {
-        let sent = self.try_send(item, bytes, 1).is_ok();
-        if !sent {
-            self.shared.refused.fetch_add(1, Ordering::Relaxed);
-        }
-        sent
+        self.try_send(item, bytes, 1).is_ok()
     }
 
     /// Sends an item whole, or, if the mailbox is full, what `shed` leaves of it and for how many bytes that stands, within twice the limits.
+    #[must_use = "what was dropped is to be counted"]
     pub fn send_or_shed(&self, item: T, bytes: usize, shed: impl FnOnce(T) -> (T, usize)) -> Taken {
         let Err(item) = self.try_send(item, bytes, 1) else { return Taken::Whole };
         let (item, bytes) = shed(item);
-        if self.try_send(item, bytes, 2).is_ok() {
-            return Taken::Shed;
-        }
-        self.shared.refused.fetch_add(1, Ordering::Relaxed);
-        Taken::Lost
+        if self.try_send(item, bytes, 2).is_ok() { Taken::Shed } else { Taken::Lost }
     }
 
     /// Sends an item within so many times the limits, or gives it back.
@@ -180,11 +174,6 @@ impl<T> Outbox<T> {
         self.shared.push(&mut state, item, 0);
         true
     }
-
-    /// Items that were refused because the mailbox was full or closed.
-    pub fn refused(&self) -> u64 {
-        self.shared.refused.load(Ordering::Relaxed)
-    }
 }
 
 #[cfg(test)]
@@ -192,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_mailbox_refuses_and_counts() {
+    fn a_full_mailbox_refuses_and_says_so() {
         let (outbox, mailbox) = Mailbox::new(2, 10).unwrap();
         assert!(outbox.send(1, 100)); // larger than all, but the mailbox is empty
         assert!(!outbox.send(2, 1));
@@ -200,7 +189,7 @@ mod tests {
         mailbox.take(9, &mut got);
         assert!(outbox.send(3, 5) && outbox.send(4, 5) && !outbox.send(5, 0));
         mailbox.take(1, &mut got);
-        assert_eq!((got.as_slice(), mailbox.len(), mailbox.refused()), (&[1, 3][..], 1, 2));
+        assert_eq!((got.as_slice(), mailbox.len()), (&[1, 3][..], 1));
         drop(mailbox);
         assert!(!outbox.send(6, 0));
     }

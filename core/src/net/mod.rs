@@ -12,7 +12,7 @@ pub use clock::Clock;
 pub use complaints::{Complaints, Tally};
 pub use frame::Frame;
 pub use mailbox::{Mailbox, Outbox, Taken};
-pub use port::{FrameBuf, Opened, Port, PortError, pack, wait};
+pub use port::{FrameBuf, MAX_FRAMES, Opened, Port, PortError, pack, wait};
 
 /// A session id as peers make them: 8 hexadecimal digits, a dash, 24 more, from the operating system's entropy.
 pub fn fresh_id() -> String {

@@ -15,17 +15,26 @@ use crate::{Malformed, Multipart, MultipartBuilder};
 
 use super::Frame;
 
-/// More frames than this in one message are read and thrown away: no peer can make us hold an endless message.
-const MAX_FRAMES: usize = 16_384;
+/// More frames than this in one message are read and thrown away: no peer can make us hold an endless message. The frames themselves take
+/// 16 MiB then. Each large array or byte string that a task is given is one, so that there may well be tens of thousands.
+pub const MAX_FRAMES: usize = 262_144;
+
+/// So many frames of a message that has too many are kept: enough to tell its sender.
+const BEGINNING_FRAMES: usize = 16;
 
 /// Frames whose memory is kept from message to message.
 const KEPT_FRAMES: usize = 32;
 
-/// The frames of one message, kept from message to message for their memory.
+/// The frames of one message. The few words of each are used again for the next message; what a frame holds is not: at most one message is
+/// held, and none once a socket has been found empty.
 #[derive(Debug, Default)]
 pub struct FrameBuf {
     frames: Vec<Frame>,
     len: usize,
+    /// Frames from here on are empty.
+    filled: usize,
+    /// Frames that are left of a message that had too many.
+    cut: usize,
 }
 
 impl FrameBuf {
@@ -41,16 +50,32 @@ impl FrameBuf {
 
     /// Packs the message for keeping: small frames copied together, large ones moved. O(small bytes).
     pub fn pack(&mut self) -> Multipart {
-        // Moved, not shared: what stayed in the buffer would keep it alive until the next message of this many frames.
+        // Moved, not shared: what stayed in the buffer would be held until the next message.
         pack_with(self.frames_mut(), |frame| std::mem::take(frame).into_bytes())
     }
 }
 
 impl FrameBuf {
-    /// Lets go of large frames that nobody has taken: they would stay until a message of as many frames comes.
-    pub fn let_go_of_large(&mut self) {
-        let is_large = |frame: &&mut Frame| frame.len() >= crate::LARGE_FRAME_BYTES;
-        self.frames_mut().iter_mut().filter(is_large).for_each(|frame| drop(std::mem::take(frame)));
+    /// Lets go of what lies in the frames from `from` on. O(1) if nothing was received into them since it last did.
+    fn let_go(&mut self, from: usize) {
+        if self.filled > from {
+            // Those that were sent or taken are empty.
+            let held = self.frames[from..self.filled].iter_mut().filter(|frame| !frame.is_empty());
+            held.for_each(|frame| drop(std::mem::take(frame)));
+            self.filled = from;
+        }
+        self.frames.truncate(KEPT_FRAMES.max(from));
+    }
+
+    /// The first frames of the message if it had too many; [`frames`](Self::frames) has none of them then.
+    pub fn beginning_of_too_long(&self) -> Option<&[Frame]> {
+        (self.cut > 0).then(|| &self.frames[..self.cut])
+    }
+
+    /// Lets go of the message, if nobody has taken it.
+    pub fn clear(&mut self) {
+        (self.len, self.cut) = (0, 0);
+        self.let_go(0);
     }
 }
 
@@ -188,10 +213,10 @@ impl Port {
     /// Receives a whole message without waiting.
     ///
     /// # Errors
-    /// [`PortError::NotNow`] if there is none; the buffer's content is then unspecified.
+    /// [`PortError::NotNow`] if there is none, [`PortError::TooManyFrames`] if it was thrown away. The buffer is empty then, and holds
+    /// nothing but perhaps the [beginning](FrameBuf::beginning_of_too_long).
     pub fn receive(&self, into: &mut FrameBuf) -> Result<(), PortError> {
-        into.len = 0;
-        into.frames.truncate(KEPT_FRAMES);
+        (into.len, into.cut) = (0, 0);
         self.idle.set(false);
         let mut too_many = false;
         loop {
@@ -204,6 +229,7 @@ impl Port {
                 Err(zmq::Error::EINTR) => continue,
                 Err(zmq::Error::EAGAIN) => {
                     self.idle.set(true);
+                    into.clear();
                     return Err(PortError::NotNow);
                 }
                 outcome => outcome?,
@@ -216,9 +242,14 @@ impl Port {
             }
             if !more {
                 if too_many {
+                    into.filled = into.frames.len();
                     into.len = 0; // half a message is none
+                    into.let_go(BEGINNING_FRAMES);
+                    into.cut = BEGINNING_FRAMES;
                     return Err(PortError::TooManyFrames);
                 }
+                into.let_go(into.len); // of a longer message before
+                into.filled = into.len;
                 return Ok(());
             }
         }
@@ -267,6 +298,43 @@ impl Port {
         Ok(())
     }
 
+    /// Makes an XPUB notice whom it leaves out, so that [`publish`](Self::publish) can say so.
+    ///
+    /// # Errors
+    /// If the socket is not an XPUB.
+    pub fn notice_slow_subscribers(&self) -> Result<(), PortError> {
+        self.leave_out_silently(false)
+    }
+
+    /// Sends to every subscriber that has room: a PUB or XPUB never waits. False if some had none and are left out, which only an XPUB that
+    /// [notices](Self::notice_slow_subscribers) tells.
+    ///
+    /// # Errors
+    /// If the socket fails.
+    pub fn publish(&self, frames: &mut [Frame]) -> Result<bool, PortError> {
+        match self.send(frames.iter_mut()) {
+            // Refused for all because of one: the others get it all the same.
+            Err(PortError::NotNow) => {
+                self.leave_out_silently(true)?;
+                let sent = self.send(frames.iter_mut());
+                self.leave_out_silently(false)?;
+                sent.map(|()| false)
+            }
+            sent => sent.map(|()| true),
+        }
+    }
+
+    #[allow(unsafe_code, reason = "an option that the safe crate has no name for")]
+    fn leave_out_silently(&self, silently: bool) -> Result<(), PortError> {
+        let nodrop = i32::from(!silently);
+        // SAFETY: the socket is alive and ours, and the option is an int, which is copied.
+        let failed = unsafe {
+            zmq_sys::zmq_setsockopt(self.raw, zmq_sys::ZMQ_XPUB_NODROP as i32, (&raw const nodrop).cast(), size_of::<i32>())
+        };
+        // SAFETY: reads this thread's error number.
+        if failed == 0 { Ok(()) } else { Err(zmq::Error::from_raw(unsafe { zmq_sys::zmq_errno() }).into()) }
+    }
+
     /// Sends a message of byte strings, copying small and lending large ones.
     ///
     /// # Errors
@@ -282,13 +350,17 @@ impl Port {
 ///
 /// # Errors
 /// If the operating system refuses.
-#[allow(unsafe_code, reason = "file descriptors of sockets and mailboxes that are alive")]
-pub fn wait<const N: usize>(ports: &[&Port], others: [RawFd; N], timeout: Option<Duration>) -> Result<[bool; N], PortError> {
+#[allow(unsafe_code, reason = "file descriptors of sockets that are alive")]
+pub fn wait<const N: usize>(
+    ports: &[&Port],
+    others: [BorrowedFd<'_>; N],
+    timeout: Option<Duration>,
+) -> Result<[bool; N], PortError> {
     let busy = ports.iter().any(|port| !port.idle.get());
     let sockets = ports.iter().map(|port| port.fd.ok_or(PortError::Terminated)).collect::<Result<SmallVec<[RawFd; 12]>, _>>()?;
-    // SAFETY: the sockets are borrowed for the call, and `others` are those of mailboxes that their owners poll.
-    let borrow = |fd: RawFd| unsafe { BorrowedFd::borrow_raw(fd) };
-    let fds: SmallVec<[BorrowedFd<'_>; 12]> = others.into_iter().chain(sockets).map(borrow).collect();
+    // SAFETY: a socket keeps its descriptor open as long as it lives, and the ports that own the sockets are borrowed for the call.
+    let sockets = sockets.into_iter().map(|fd| unsafe { BorrowedFd::borrow_raw(fd) });
+    let fds: SmallVec<[BorrowedFd<'_>; 12]> = others.into_iter().chain(sockets).collect();
     let mut polled: SmallVec<[PollFd<'_>; 12]> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
     let timeout = if busy { Some(Duration::ZERO) } else { timeout };
     // What does not fit is for ever.

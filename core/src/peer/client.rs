@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::task::{Call, TaskRequest};
-use super::{PeerError, RemoteError, connect};
+use super::{PeerError, RemoteError, connect, language};
 use crate::connection_file::ClientFile;
 use crate::net::{Clock, Frame, FrameBuf, Port, PortError, fresh_id};
 use crate::wire::{self, Header, Parent, ReplyMetadata, Status};
@@ -48,9 +48,10 @@ impl Client {
     /// Connects, and waits for the hub's first answer.
     ///
     /// # Errors
-    /// If nobody answers within `timeout`.
+    /// If nobody answers within `timeout`, or the file says another packer or signature scheme than JSON and HMAC-SHA256.
     pub fn connect(context: &zmq::Context, file: &ClientFile, timeout: Duration) -> Result<Client, PeerError> {
-        let session = Session::new(Signer::new(file.common.key.as_bytes()), fresh_id(), "pointsman", std::process::id());
+        let session = Session::new(Signer::new(file.common.key.as_bytes()), fresh_id(), "pointsman", std::process::id())
+            .packed_by(language(&file.common)?);
         let dealer = |port: u16| connect(context, zmq::DEALER, b"", &file.common, port).map(Port::from);
         let notifications = connect(context, zmq::SUB, b"", &file.common, file.notification)?;
         notifications.set_subscribe(b"")?;
@@ -128,7 +129,7 @@ impl Client {
     /// If it does not answer in time, or with an error.
     pub fn ask(&mut self, msg_type: &str, content: &Value, timeout: Duration) -> Result<Value, PeerError> {
         let (id, header) = self.session.header(msg_type, Clock::date());
-        let parts = self.session.seal(header, b"{}".to_vec(), b"{}".to_vec(), content.to_string().into_bytes());
+        let parts = self.session.compose_under(header, b"{}", b"{}", content.to_string().into_bytes());
         self.query.send_parts(parts.iter().map(Vec::as_slice))?;
         let deadline = self.clock.now() + timeout;
         loop {
@@ -170,7 +171,7 @@ impl Client {
 
     fn send_apply(&mut self, engine: Option<&str>, task: &TaskRequest) -> Result<String, PeerError> {
         let (id, header) = self.session.header("apply_request", Clock::date());
-        let parts = self.session.seal(header, b"{}".to_vec(), task.metadata(), b"{}".to_vec());
+        let parts = self.session.compose_under(header, b"{}", &task.metadata(), b"{}".to_vec());
         let call = serde_json::to_vec(&task.call).unwrap_or_default();
         let identity = engine.map(str::as_bytes);
         let mut frames: smallvec::SmallVec<[Frame; 12]> =
@@ -245,8 +246,10 @@ impl Client {
             }
             // Whatever is not genuine is nobody's answer.
             let Ok(envelope) = Envelope::open(Arc::new(self.buffer.pack())) else { continue };
-            if self.session.signer().verify(envelope.signature(), envelope.parts()).is_ok() {
-                return Ok(Some(envelope));
+            if self.session.signer().verify(envelope.signature(), envelope.parts()).is_ok()
+                && let Ok(envelope) = self.session.packer().message_as_json(&envelope)
+            {
+                return Ok(Some(envelope.into_owned()));
             }
         }
     }
@@ -271,7 +274,7 @@ fn read_reply(envelope: &Envelope) -> Option<Reply> {
     let header = Header::parse(envelope.header()).ok()?;
     let parent: Parent<'_> = wire::object(envelope.parent()).ok()?;
     let metadata: ReplyMetadata<'_> = wire::object(envelope.metadata()).unwrap_or_default();
-    let outcome = match wire::reply_status(&metadata, envelope.content()) {
+    let outcome = match wire::reply_status(crate::Packer::Json, &metadata, envelope.content()) {
         Status::Ok => Ok(envelope.buffers().next().unwrap_or_default()),
         Status::Aborted => Err(RemoteError { ename: "TaskAborted".into(), evalue: String::new() }),
         Status::Error => Err(wire::object(envelope.content()).unwrap_or_default()),

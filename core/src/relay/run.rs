@@ -1,12 +1,14 @@
 //! The loop: bounded bursts in each direction by turns, polling only when both sides are empty.
 
+use std::fmt;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::net::{Clock, Frame, FrameBuf, Mailbox, Port, PortError, wait};
+use crate::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Port, PortError, Tally, wait};
 
-use super::hold::{Hold, RETRY};
+use super::hold::{GivenUp, Hold, KnownPeers, PATIENCE, RETRY};
 use super::tap::{Direction, Tap};
 
 /// Messages passed in one direction before the other has its turn.
@@ -37,17 +39,13 @@ pub enum Command {
     Terminate,
 }
 
-/// What a relay has done so far; shared, and read while it runs.
+/// What a relay has passed on so far; shared, and read while it runs. What it has not is in its [`Tally`].
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Messages passed from front to back.
     pub passed_in: AtomicU64,
     /// Messages passed from back to front.
     pub passed_out: AtomicU64,
-    /// Messages dropped because they had too few or too many frames to be anyone's.
-    pub malformed: AtomicU64,
-    /// Messages dropped because their peer was not connected and did not connect in time.
-    pub unroutable: AtomicU64,
 }
 
 /// A relay between two sockets.
@@ -56,8 +54,11 @@ pub struct Relay<T> {
     front: Port,
     back: Port,
     pairing: Pairing,
+    /// Whether what goes in, and what goes out, goes to an XPUB.
+    publishes: [bool; 2],
     tap: T,
     counters: Arc<Counters>,
+    complaints: Complaints,
     held: Hold,
     retry_at: Duration,
     refresh_at: Duration,
@@ -65,27 +66,49 @@ pub struct Relay<T> {
 }
 
 impl<T: Tap> Relay<T> {
-    /// Joins two sockets that are bound or connected already. ROUTERs of a [`Pairing::Swap`] are made mandatory, so that what can
-    /// not be delivered is held for a moment and then counted.
+    /// Joins two sockets that are bound or connected already. ROUTERs are made mandatory, so that what can not be delivered is held for a
+    /// moment and then counted, and XPUBs notice subscribers that have no room.
     ///
     /// # Errors
     /// If an option can not be set.
-    pub fn new(front: zmq::Socket, back: zmq::Socket, pairing: Pairing, tap: T) -> Result<Self, zmq::Error> {
-        if pairing == Pairing::Swap {
-            front.set_router_mandatory(true)?;
-            back.set_router_mandatory(true)?;
+    pub fn new(front: zmq::Socket, back: zmq::Socket, pairing: Pairing, tap: T) -> Result<Self, PortError> {
+        let kinds = [front.get_socket_type()?, back.get_socket_type()?];
+        let ports = [Port::from(front), Port::from(back)];
+        for (port, kind) in ports.iter().zip(kinds) {
+            match kind {
+                zmq::SocketType::ROUTER => port.socket().set_router_mandatory(true)?,
+                zmq::SocketType::XPUB => port.notice_slow_subscribers()?,
+                _ => {}
+            }
         }
+        let [front, back] = ports;
         Ok(Relay {
-            front: front.into(),
-            back: back.into(),
+            front,
+            back,
             pairing,
+            publishes: [kinds[1], kinds[0]].map(|kind| kind == zmq::SocketType::XPUB),
             tap,
             counters: Arc::default(),
+            complaints: Complaints::new("relay", &Tally::default()),
             held: Hold::default(),
             retry_at: Duration::ZERO,
             refresh_at: Duration::ZERO,
             clock: Clock::default(),
         })
+    }
+
+    /// Counts what it gives up in this tally, under this name.
+    #[must_use]
+    pub fn counted_as(mut self, name: &'static str, tally: &Tally) -> Self {
+        self.complaints = Complaints::new(name, tally);
+        self
+    }
+
+    /// Keeps messages rather for these peers than for others.
+    #[must_use]
+    pub fn knowing(mut self, peers: KnownPeers) -> Self {
+        self.held = Hold::knowing(peers);
+        self
     }
 
     /// The counters, to be read from elsewhere.
@@ -112,7 +135,7 @@ impl<T: Tap> Relay<T> {
                     match command {
                         Command::Pause => paused = true,
                         Command::Resume => paused = false,
-                        Command::Terminate => return Ok(()),
+                        Command::Terminate => return Ok(self.say_what_stays()),
                     }
                 }
             }
@@ -130,10 +153,7 @@ impl<T: Tap> Relay<T> {
             }
             self.tap.flush();
             if !self.held.is_empty() && self.clock.now() >= self.retry_at {
-                self.retry_at = self.clock.now() + RETRY;
-                let back = &self.back;
-                let lost = self.held.retry(self.clock.now(), |frames| back.send(frames.iter_mut()).is_ok());
-                self.counters.unroutable.fetch_add(lost, Relaxed);
+                self.retry_held();
             }
             look_for_commands = drained && self.sleep(commands, paused)?;
         }
@@ -148,7 +168,7 @@ impl<T: Tap> Relay<T> {
             (false, Pairing::OneWay) => 1,
             (false, _) => 2,
         };
-        let [told] = wait(&ports[..watched], [commands.fd()], timeout)?;
+        let [told] = wait(&ports[..watched], [commands.as_fd()], timeout)?;
         Ok(told)
     }
 
@@ -159,20 +179,23 @@ impl<T: Tap> Relay<T> {
             match from.receive(buffer) {
                 Ok(()) => self.pass(direction, buffer.frames_mut())?,
                 Err(PortError::NotNow) => return Ok(read),
-                Err(PortError::TooManyFrames) => {
-                    self.counters.malformed.fetch_add(1, Relaxed);
-                }
+                Err(PortError::TooManyFrames) => self.complain("malformed message", "it has more frames than any message has"),
                 Err(error) => return Err(error),
             }
         }
         Ok(BURST)
     }
 
+    fn complain(&mut self, kind: &'static str, detail: impl fmt::Display) {
+        self.complaints.note(self.clock.now(), kind, detail);
+    }
+
     fn pass(&mut self, direction: Direction, frames: &mut [Frame]) -> Result<(), PortError> {
         if self.pairing == Pairing::Swap {
             // Two identities and something to say: shorter ones are nobody's, and would block or glue themselves to the next.
             if frames.len() < 3 {
-                self.counters.malformed.fetch_add(1, Relaxed);
+                let detail = format_args!("{} frames, of at least 3: two identities and something to say", frames.len());
+                self.complain("malformed message", detail);
                 return Ok(());
             }
             frames.swap(0, 1);
@@ -189,20 +212,74 @@ impl<T: Tap> Relay<T> {
         match to.send(frames.iter_mut()) {
             Ok(()) => {
                 passed.fetch_add(1, Relaxed);
+                Ok(())
             }
-            Err(PortError::NoSuchPeer) if direction == Direction::In => self.hold(frames),
-            Err(PortError::NoSuchPeer | PortError::NotNow) => {
-                self.counters.unroutable.fetch_add(1, Relaxed);
+            Err(error) => self.not_sent(direction, frames, error),
+        }
+    }
+
+    #[cold]
+    fn not_sent(&mut self, direction: Direction, frames: &mut [Frame], error: PortError) -> Result<(), PortError> {
+        let to = if direction == Direction::In { &self.back } else { &self.front };
+        match error {
+            PortError::NoSuchPeer if direction == Direction::In => self.hold(frames),
+            PortError::NoSuchPeer => {
+                let to = frames.first().map_or(&b""[..], AsRef::as_ref);
+                self.complaints.note(self.clock.now(), "reply to a client that has gone", Name(to));
             }
-            Err(error) => return Err(error),
+            // For one subscriber's sake; whoever has room gets it.
+            PortError::NotNow if self.publishes[direction as usize] => {
+                to.publish(frames)?;
+                self.complain("subscriber too slow", "it misses messages; others get them");
+            }
+            PortError::NotNow => self.complain("no room to send", "the peer takes nothing, or there is none"),
+            error => return Err(error),
         }
         Ok(())
     }
 
     fn hold(&mut self, frames: &mut [Frame]) {
         let kept: Vec<Frame> = frames.iter_mut().map(std::mem::take).collect();
-        if !self.held.keep(self.clock.now(), kept) {
-            self.counters.unroutable.fetch_add(1, Relaxed);
+        let now = self.clock.now();
+        let complaints = &mut self.complaints;
+        self.held.keep(now, kept, |peer, why| give_up(complaints, now, peer, why));
+    }
+
+    fn retry_held(&mut self) {
+        let now = self.clock.now();
+        self.retry_at = now + RETRY;
+        let (back, complaints) = (&self.back, &mut self.complaints);
+        let send = |frames: &mut Vec<Frame>| back.send(frames.iter_mut()).is_ok();
+        self.held.retry(now, send, |peer, why| give_up(complaints, now, peer, why));
+    }
+
+    /// What is still held at the end is given up with it.
+    fn say_what_stays(&mut self) {
+        let count = self.held.len() as u64;
+        if count > 0 {
+            self.complaints.note_many(self.clock.now(), "undelivered", count, "their peers were not connected at the end");
         }
+    }
+}
+
+fn give_up(complaints: &mut Complaints, now: Duration, peer: &[u8], why: GivenUp) {
+    let peer = Name(peer);
+    match why {
+        GivenUp::Late => {
+            let patience_s = PATIENCE.as_secs();
+            complaints.note(now, "undelivered", format_args!("for {peer}, which was not connected for {patience_s} s"));
+        }
+        GivenUp::NoRoom => {
+            complaints.note(now, "no room to wait", format_args!("for {peer}, which is not connected: too much waits for such"));
+        }
+    }
+}
+
+/// A peer's identity, as much of it as fits into a line.
+struct Name<'a>(&'a [u8]);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}'", self.0[..self.0.len().min(64)].escape_ascii())
     }
 }

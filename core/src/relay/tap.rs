@@ -1,6 +1,8 @@
 //! Where the copies go. A tap sees frames in the order in which they leave the relay and must not wait for anybody.
 
-use crate::net::{Frame, Port};
+use crate::net::{Frame, PortError, Tally};
+
+use super::watch::Watch;
 
 /// Which way a message went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,17 +33,48 @@ impl Tap for NoTap {
     fn copy(&mut self, _direction: Direction, _frames: &mut [Frame]) {}
 }
 
+/// A tap, or none: that costs a branch.
+impl<T: Tap> Tap for Option<T> {
+    fn refresh(&mut self) {
+        self.iter_mut().for_each(T::refresh);
+    }
+
+    fn flush(&mut self) {
+        self.iter_mut().for_each(T::flush);
+    }
+
+    fn copy(&mut self, direction: Direction, frames: &mut [Frame]) {
+        if let Some(tap) = self {
+            tap.copy(direction, frames);
+        }
+    }
+}
+
+/// Both, one after the other.
+impl<A: Tap, B: Tap> Tap for (A, B) {
+    fn refresh(&mut self) {
+        self.0.refresh();
+        self.1.refresh();
+    }
+
+    fn flush(&mut self) {
+        self.0.flush();
+        self.1.flush();
+    }
+
+    fn copy(&mut self, direction: Direction, frames: &mut [Frame]) {
+        self.0.copy(direction, frames);
+        self.1.copy(direction, frames);
+    }
+}
+
 /// Publishes each message behind a prefix frame, as pyzmq's monitored queue does. With an XPUB socket nothing is copied while nobody
 /// has subscribed.
 #[derive(Debug)]
 pub struct PublishTap {
-    socket: Port,
+    watch: Watch,
     /// Kept as frames: short ones are shared by copying a few words.
     prefixes: [Frame; 2],
-    copies: Vec<Frame>,
-    /// Subscriptions seen on an XPUB; a PUB does not tell, and counts as one.
-    subscriptions: Option<u32>,
-    is_watched: bool,
 }
 
 impl PublishTap {
@@ -49,43 +82,26 @@ impl PublishTap {
     ///
     /// # Errors
     /// If the socket does not know its own type.
-    pub fn new(socket: zmq::Socket, in_prefix: &[u8], out_prefix: &[u8]) -> Result<Self, zmq::Error> {
-        let tells = socket.get_socket_type()? == zmq::SocketType::XPUB;
-        Ok(PublishTap {
-            socket: socket.into(),
-            prefixes: [Frame::copy_of(in_prefix), Frame::copy_of(out_prefix)],
-            copies: Vec::new(),
-            subscriptions: tells.then_some(0),
-            is_watched: !tells,
-        })
+    pub fn new(socket: zmq::Socket, in_prefix: &[u8], out_prefix: &[u8]) -> Result<Self, PortError> {
+        Ok(PublishTap { watch: Watch::new(socket)?, prefixes: [Frame::copy_of(in_prefix), Frame::copy_of(out_prefix)] })
+    }
+
+    /// Counts what subscribers miss in this tally, under this name.
+    #[must_use]
+    pub fn counted_as(mut self, name: &'static str, tally: &Tally) -> Self {
+        self.watch = self.watch.counted_as(name, tally);
+        self
     }
 }
 
 impl Tap for PublishTap {
     fn refresh(&mut self) {
-        let Some(count) = &mut self.subscriptions else { return };
-        for _ in 0..16 {
-            let Ok(event) = self.socket.socket().recv_bytes(zmq::DONTWAIT) else { break };
-            match event.first() {
-                Some(1) => *count += 1,
-                Some(0) => *count = count.saturating_sub(1),
-                _ => {}
-            }
-        }
-        self.is_watched = *count > 0;
+        self.watch.refresh();
     }
 
     fn copy(&mut self, direction: Direction, frames: &mut [Frame]) {
-        if !self.is_watched {
-            return;
+        if self.watch.is_watched() {
+            self.watch.copy(&mut self.prefixes[direction as usize], frames);
         }
-        // The frames of the last copy are empty by now, and are filled again.
-        self.copies.resize_with(frames.len() + 1, Frame::default);
-        self.copies[0].share_from(&mut self.prefixes[direction as usize]);
-        for (copy, frame) in self.copies[1..].iter_mut().zip(frames) {
-            copy.share_from(frame);
-        }
-        // A PUB never waits: what a slow subscriber can not take is dropped for that subscriber.
-        let _ = self.socket.send(&mut self.copies);
     }
 }

@@ -1,16 +1,18 @@
 //! The broadcast tree on its sockets: one ROUTER for clients, one for each leaf.
 
 use std::collections::VecDeque;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Port, PortError, Tally, wait};
-use pointsman_core::{Envelope, Parts};
+use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, MAX_FRAMES, Mailbox, Port, PortError, Tally, wait};
+use pointsman_core::{Envelope, Multipart, Parts};
 
 use super::BURST;
+use crate::admit;
 use crate::broadcast::{Action, Broadcast, Event, Reason};
 
 /// What other threads tell the tree.
@@ -44,11 +46,11 @@ pub fn run_broadcast(
 ) -> Result<(), PortError> {
     let root = Port::from(sockets.root);
     let leaves: Vec<Port> = sockets.leaves.into_iter().map(Port::from).collect();
-    for leaf in &leaves {
-        leaf.socket().set_router_mandatory(true)?;
+    for port in leaves.iter().chain([&root]) {
+        port.socket().set_router_mandatory(true)?;
     }
     let mut driver = Driver {
-        unsent: VecDeque::new(),
+        unsent: Unsent::default(),
         retry_at: Duration::ZERO,
         tree,
         root,
@@ -66,7 +68,7 @@ pub fn run_broadcast(
                     break;
                 }
                 busy = true;
-                driver.take(&mut buffer, 2, Event::Reply);
+                driver.take_reply(&mut buffer);
                 driver.act()?;
             }
         }
@@ -85,20 +87,20 @@ pub fn run_broadcast(
                 break;
             }
             busy = true;
-            driver.take(&mut buffer, 1, Event::Request);
+            driver.take_request(&mut buffer);
             driver.act()?;
         }
-        if !driver.unsent.is_empty() && driver.clock.now() >= driver.retry_at {
+        if !driver.unsent.requests.is_empty() && driver.clock.now() >= driver.retry_at {
             driver.retry_at = driver.clock.now() + RETRY;
             driver.retry()?;
         }
-        let timeout = match (busy, driver.unsent.is_empty()) {
+        let timeout = match (busy, driver.unsent.requests.is_empty()) {
             (true, _) => Some(Duration::ZERO),
             (false, true) => None,
             (false, false) => Some(RETRY),
         };
         let ports: SmallVec<[&Port; 12]> = std::iter::once(&driver.root).chain(&driver.leaves).collect();
-        wait(&ports, [inputs.fd()], timeout)?;
+        wait(&ports, [inputs.as_fd()], timeout)?;
     }
 }
 
@@ -106,11 +108,38 @@ pub fn run_broadcast(
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often what could not be sent is tried again.
 const RETRY: Duration = Duration::from_millis(20);
-/// The most requests that wait for a connection.
+/// The most requests that wait for a connection, and their bytes: buffers that several share are counted for each.
 const MAX_UNSENT: usize = 10_000;
+const MAX_UNSENT_BYTES: usize = 2 << 30;
 
-/// A request to an engine that is not connected to its leaf yet.
+/// Requests to engines that are not connected to their leaves yet.
+#[derive(Default)]
 struct Unsent {
+    requests: VecDeque<Waiting>,
+    bytes: usize,
+}
+
+impl Unsent {
+    /// Adds one, or gives it back if there is no room.
+    fn push(&mut self, request: Waiting) -> Result<(), Waiting> {
+        let bytes = request.size_bytes();
+        let is_full = self.requests.len() >= MAX_UNSENT || self.bytes.saturating_add(bytes) > MAX_UNSENT_BYTES;
+        if is_full && !self.requests.is_empty() {
+            return Err(request);
+        }
+        self.bytes += bytes;
+        self.requests.push_back(request);
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Option<Waiting> {
+        let request = self.requests.pop_front()?;
+        self.bytes -= request.size_bytes();
+        Some(request)
+    }
+}
+
+struct Waiting {
     until: Duration,
     leaf: usize,
     uuid: Arc<str>,
@@ -119,8 +148,14 @@ struct Unsent {
     buffers: Vec<Bytes>,
 }
 
+impl Waiting {
+    fn size_bytes(&self) -> usize {
+        self.client.len() + self.parts.iter().map(Vec::len).sum::<usize>() + self.buffers.iter().map(Bytes::len).sum::<usize>()
+    }
+}
+
 struct Driver {
-    unsent: VecDeque<Unsent>,
+    unsent: Unsent,
     retry_at: Duration,
     tree: Broadcast,
     root: Port,
@@ -134,10 +169,27 @@ impl Driver {
         self.tree.handle(Clock::date(), event);
     }
 
-    fn take(&mut self, buffer: &mut FrameBuf, identities: usize, event: impl FnOnce(Envelope) -> Event<'static>) {
+    fn take_request(&mut self, buffer: &mut FrameBuf) {
+        let session = self.tree.session();
+        let (signer, packer) = (session.signer(), session.packer());
+        let opened = match buffer.beginning_of_too_long() {
+            Some(beginning) => Err(admit::too_long(&Multipart::pack(beginning), signer, packer, MAX_FRAMES)),
+            None => admit::open(buffer.pack(), signer, packer),
+        };
+        match opened {
+            Ok(envelope) => self.handle(Event::Request(envelope)),
+            Err(denied) => {
+                let kind = denied.kind;
+                let why = self.tree.deny(Clock::date(), denied);
+                self.complain(kind, why);
+            }
+        }
+    }
+
+    fn take_reply(&mut self, buffer: &mut FrameBuf) {
         match Envelope::open(Arc::new(buffer.pack())) {
-            Ok(envelope) if envelope.identity_count() == identities => self.handle(event(envelope)),
-            Ok(_) => self.complain("malformed message", "it has the wrong number of identities"),
+            Ok(envelope) if envelope.identity_count() == 2 => self.handle(Event::Reply(envelope)),
+            Ok(_) => self.complain("malformed message", "it has other than two identities"),
             Err(malformed) => self.complain("malformed message", malformed),
         }
     }
@@ -146,22 +198,22 @@ impl Driver {
         self.complaints.note(self.clock.now(), kind, detail);
     }
 
-    fn try_to_send(&self, request: &Unsent) -> Result<(), PortError> {
-        let Unsent { leaf, uuid, client, parts, buffers, .. } = request;
+    fn try_to_send(&self, request: &Waiting) -> Result<(), PortError> {
+        let Waiting { leaf, uuid, client, parts, buffers, .. } = request;
         send(&self.leaves[*leaf], &[uuid.as_bytes(), client], parts, buffers.clone())
     }
 
-    fn give_up(&mut self, Unsent { uuid, client, parts, leaf, .. }: Unsent) {
+    fn give_up(&mut self, Waiting { uuid, client, parts, leaf, .. }: Waiting) {
         self.complain("engine not connected", format_args!("{uuid} on leaf {leaf}; answered with an error"));
         self.handle(Event::Undelivered { uuid: &uuid, client, parts });
     }
 
     /// Tries again what could not be sent, each once.
     fn retry(&mut self) -> Result<(), PortError> {
-        for _ in 0..self.unsent.len() {
-            let Some(request) = self.unsent.pop_front() else { break };
+        for _ in 0..self.unsent.requests.len() {
+            let Some(request) = self.unsent.pop() else { break };
             match self.try_to_send(&request) {
-                Err(PortError::NoSuchPeer) if request.until > self.clock.now() => self.unsent.push_back(request),
+                Err(PortError::NoSuchPeer) if request.until > self.clock.now() => self.wait_or_give_up(request),
                 Err(PortError::NoSuchPeer) => self.give_up(request),
                 outcome => outcome?,
             }
@@ -169,19 +221,21 @@ impl Driver {
         self.act()
     }
 
+    fn wait_or_give_up(&mut self, request: Waiting) {
+        if let Err(request) = self.unsent.push(request) {
+            self.give_up(request);
+        }
+    }
+
     fn act(&mut self) -> Result<(), PortError> {
         while let Some(action) = self.tree.poll_action() {
             let sent = match action {
                 Action::Send { leaf, uuid, client, parts, buffers } => {
                     let until = self.clock.now() + PATIENCE;
-                    let request = Unsent { until, leaf, uuid, client, parts, buffers };
+                    let request = Waiting { until, leaf, uuid, client, parts, buffers };
                     match self.try_to_send(&request) {
-                        Err(PortError::NoSuchPeer) if self.unsent.len() < MAX_UNSENT => {
-                            self.unsent.push_back(request);
-                            Ok(())
-                        }
                         Err(PortError::NoSuchPeer) => {
-                            self.give_up(request);
+                            self.wait_or_give_up(request);
                             Ok(())
                         }
                         sent => sent,
@@ -198,6 +252,7 @@ impl Driver {
                         Reason::Json(part) => {
                             self.complain("unreadable message", format_args!("its {part} is not what it should be"));
                         }
+                        Reason::Unanswerable(why) => self.complain("refused request", why),
                         Reason::Stray => self.complain("stray reply", "nobody waits for it"),
                         Reason::Full => self.complain("too many broadcasts", "refused with an error reply"),
                     }
@@ -205,7 +260,9 @@ impl Driver {
                 }
             };
             match sent {
-                Ok(()) | Err(PortError::NoSuchPeer | PortError::NotNow) => {}
+                Ok(()) => {}
+                Err(PortError::NoSuchPeer) => self.complain("reply to a client that has gone", "broadcasts are not recorded"),
+                Err(PortError::NotNow) => self.complain("no room to send", "dropped"),
                 Err(error) => return Err(error),
             }
         }

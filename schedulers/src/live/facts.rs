@@ -5,9 +5,9 @@ use std::hash::{BuildHasher, Hasher};
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
-use pointsman_core::Envelope;
 use pointsman_core::date::Date;
 use pointsman_core::wire::{Header, ReplyMetadata};
+use pointsman_core::{Envelope, Packer};
 use pointsman_policies::{Hints, TaskFacts};
 
 /// A function's buffer is told from others by its beginning and its length.
@@ -40,7 +40,7 @@ impl FactReader {
         if bytes.is_empty() { 0 } else { self.hash(bytes) }
     }
 
-    /// The facts of a request (PROTOCOL: task requests carry the function in their first buffer).
+    /// The facts of a request : they carry the function in their first buffer.
     pub(super) fn of_request(&mut self, request: &Envelope, header: &Header<'_>, hints: Hints) -> TaskFacts {
         let mut facts = TaskFacts::default();
         facts.hints = hints;
@@ -73,9 +73,9 @@ impl FactReader {
 }
 
 /// How long a reply says that its task ran: from its `started` to the date of its header, both by the engine's clock.
-pub(super) fn run_time(header: &[u8], metadata: &ReplyMetadata<'_>) -> Option<std::time::Duration> {
+pub(super) fn run_time(packer: Packer, header: &[u8], metadata: &ReplyMetadata<'_>) -> Option<std::time::Duration> {
     let started = Date::parse(metadata.started.as_deref()?)?;
-    let ended = Header::parse(header).ok()?.date()?;
+    let ended = Header::read(packer, header).ok()?.date()?;
     let us = ended.as_unix_us().checked_sub(started.as_unix_us())?;
     u64::try_from(us).ok().map(std::time::Duration::from_micros)
 }

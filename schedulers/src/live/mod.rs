@@ -6,11 +6,13 @@ mod facts;
 mod feed;
 mod orders;
 mod tasks;
+mod watch;
 
 pub use broadcast::{BroadcastInput, BroadcastSockets, run_broadcast};
 pub use facts::FactReader;
 pub use orders::{LiveChange, SchedulerOrder};
 pub use tasks::{LiveScheduler, Request, TaskInput, TaskOptions, TaskSockets, run_tasks};
+pub use watch::TaskWatch;
 
 /// Messages taken from one socket before the next has its turn.
 const BURST: usize = 64;

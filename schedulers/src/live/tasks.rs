@@ -3,14 +3,17 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::os::fd::AsFd as _;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use pointsman_core::hub::driver::HubInput;
-use pointsman_core::net::{Clock, Complaints, Frame, FrameBuf, Mailbox, Opened, Outbox, Port, PortError, Tally, pack, wait};
-use pointsman_core::wire::{self, ErrorContent, Header, Parent, ReplyMetadata, Status};
-use pointsman_core::{Envelope, LARGE_FRAME_BYTES, Multipart, Session, Signer};
+use pointsman_core::net::{
+    Clock, Complaints, Frame, FrameBuf, MAX_FRAMES, Mailbox, Opened, Outbox, Port, PortError, Tally, pack, wait,
+};
+use pointsman_core::wire::{self, ErrorContent, Parent, ReplyMetadata, Status};
+use pointsman_core::{Envelope, LARGE_FRAME_BYTES, Multipart, Session, renew};
 use pointsman_policies::{NamedSchemes, Needs, Scheme, Time};
 use serde_json::json;
 use smallvec::SmallVec;
@@ -19,7 +22,9 @@ use super::BURST;
 use super::facts::{FactReader, run_time};
 use super::feed::HubFeed;
 use super::orders::SchedulerOrder;
-use crate::task::{Action, EngineId, Event, FailKind, Measured, Reason, ReplyKind, TaskScheduler, TaskSpec};
+use super::watch::TaskWatch;
+use crate::admit::{self, Denied, Refusal};
+use crate::task::{Action, EngineId, Event, FailKind, InvalidSpec, Measured, Reason, ReplyKind, TaskScheduler};
 
 /// Aborts whose acknowledgement is waited for; the oldest are given up beyond that, and their tasks stay where they are.
 const MAX_ABORTS: usize = 10_000;
@@ -52,7 +57,7 @@ pub enum TaskInput {
 
 /// The scheduler's sockets, bound.
 pub struct TaskSockets {
-    /// ROUTER for clients.
+    /// ROUTER for clients; made mandatory, so that an answer to nobody is known.
     pub clients: zmq::Socket,
     /// ROUTER for engines; made mandatory, so that a dispatch to nobody comes back.
     pub engines: zmq::Socket,
@@ -77,6 +82,8 @@ pub struct TaskOptions {
     pub decisions: Option<SyncSender<serde_json::Value>>,
     /// Schemes that decide without acting.
     pub shadows: NamedSchemes,
+    /// Who may see copies of what comes and goes.
+    pub watch: Option<TaskWatch>,
     /// The hub keeps records, and wants the messages for them.
     pub keeps_records: bool,
 }
@@ -94,6 +101,7 @@ pub fn run_tasks(
     options: TaskOptions,
 ) -> Result<(), PortError> {
     sockets.engines.set_router_mandatory(true)?;
+    sockets.clients.set_router_mandatory(true)?;
     let mut driver = Driver {
         machine,
         clients: sockets.clients.into(),
@@ -107,8 +115,10 @@ pub fn run_tasks(
         clock: Clock::default(),
         facts: FactReader::default(),
         complaints: Complaints::new("tasks", &options.tally),
+        refused: None,
         decisions: options.decisions,
         decisions_sent: 0,
+        watch: options.watch,
     };
     driver.machine.log_decisions(options.log_decisions, Some(stopwatch));
     driver.machine.set_shadows(Time::ZERO, options.shadows, Some(stopwatch));
@@ -133,8 +143,11 @@ pub(super) struct Driver {
     clock: Clock,
     facts: FactReader,
     complaints: Complaints,
+    /// What the machine has been told is wrong with the last request, until it says so itself.
+    refused: Option<Refusal>,
     decisions: Option<SyncSender<serde_json::Value>>,
     decisions_sent: u64,
+    watch: Option<TaskWatch>,
 }
 
 impl Driver {
@@ -147,6 +160,9 @@ impl Driver {
         let mut turn = 0_u32;
         loop {
             let mut busy = false;
+            if let Some(watch) = &mut self.watch {
+                watch.refresh(&self.clock);
+            }
             for _ in 0..BURST {
                 if !self.receive(Channel::Engines)? {
                     break;
@@ -166,9 +182,8 @@ impl Driver {
                 if self.take_news(inputs, &mut batch)? {
                     return Ok(());
                 }
-                self.request();
+                self.request()?;
                 self.act()?;
-                self.buffer.let_go_of_large();
             }
             for _ in 0..BURST {
                 if !self.receive(Channel::Control)? {
@@ -190,7 +205,7 @@ impl Driver {
             // What is idle is looked at when there is nothing else to do, and now and then.
             if !busy || turn.is_multiple_of(8) {
                 let timeout = if busy { Some(Duration::ZERO) } else { due.map(|at| at - self.now()) };
-                wait(&[&self.engines, &self.clients, &self.control], [inputs.fd()], timeout)?;
+                wait(&[&self.engines, &self.clients, &self.control], [inputs.as_fd()], timeout)?;
             }
         }
     }
@@ -217,7 +232,7 @@ impl Driver {
             match input {
                 TaskInput::EngineUp(uuid, number) => self.machine.handle(now, Event::EngineUp { uuid: &uuid, number }),
                 TaskInput::EngineDown(uuid) => self.machine.handle(now, Event::EngineDown { uuid: &uuid }),
-                TaskInput::Resubmit(message) => self.submit(message, true),
+                TaskInput::Resubmit(message) => self.submit(Arc::unwrap_or_clone(message), true)?,
                 TaskInput::Order(number, order) => self.follow(number, order),
                 TaskInput::Stop => return Ok(true),
             }
@@ -228,8 +243,8 @@ impl Driver {
 
     /// Hands over what there is to tell the hub.
     pub(super) fn tell_hub(&mut self) {
-        if let Some(trouble) = self.hub.flush() {
-            self.complain("record lost", trouble);
+        if let Some((kind, count, why)) = self.hub.flush() {
+            self.complaints.note_many(self.clock.now(), kind, count, why);
         }
     }
 
@@ -238,31 +253,47 @@ impl Driver {
     }
 
     /// Takes in the request that has just been received.
-    fn request(&mut self) {
-        let message = Arc::new(pack(self.buffer.frames_mut()));
-        self.submit(message, false);
+    fn request(&mut self) -> Result<(), PortError> {
+        if let Some(beginning) = self.buffer.beginning_of_too_long() {
+            let beginning = Multipart::pack(beginning);
+            return self.deny(admit::too_long(&beginning, self.session.signer(), self.session.packer(), MAX_FRAMES));
+        }
+        let message = pack(self.buffer.frames_mut());
+        self.submit(message, false)
     }
 
-    fn submit(&mut self, message: Arc<Multipart>, from_hub: bool) {
-        let envelope = match Envelope::open(message) {
-            Ok(envelope) if envelope.identity_count() == 1 => envelope,
-            Ok(_) => return self.complain("malformed request", "it has other than one identity"),
-            Err(malformed) => return self.complain("malformed request", malformed),
+    fn submit(&mut self, message: Multipart, from_hub: bool) -> Result<(), PortError> {
+        let packer = self.session.packer();
+        let signer = self.session.signer();
+        let opened = admit::open(message, signer, packer)
+            .and_then(|envelope| if from_hub { Ok(envelope) } else { admit::verify(&envelope, signer).map(|()| envelope) });
+        let envelope = match opened {
+            Ok(envelope) => envelope,
+            Err(denied) => return self.deny(denied),
         };
-        if !from_hub && let Err(refused) = self.session.signer().verify(envelope.signature(), envelope.parts()) {
-            return self.complain("refused request", refused);
-        }
-        let Ok(header) = Header::parse(envelope.header()) else {
-            return self.complain("unreadable request", "its header is not a JSON object with a msg_id");
+        let header = match admit::header(&envelope, packer) {
+            Ok(header) => header,
+            Err(denied) => return self.deny(denied),
         };
         let bytes = envelope.message().size_bytes();
-        let mut spec = TaskSpec::parse(envelope.metadata());
-        if let Ok(spec) = &mut spec {
-            spec.facts = self.facts.of_request(&envelope, &header, spec.label.hints);
-            if let Some(wrong) = &spec.label.wrong {
-                self.complain("label hint ignored", wrong);
+        let spec = match admit::spec(&envelope, &header, packer) {
+            Ok(mut spec) => {
+                spec.inherited = from_hub;
+                spec.facts = self.facts.of_request(&envelope, &header, spec.label.hints);
+                if let Some(wrong) = &spec.label.wrong {
+                    let (task, client) = (header.msg_id.escape_debug(), header.session.escape_debug());
+                    self.complain("label hint ignored", format_args!("{wrong} (task {task}, client session {client})"));
+                }
+                Ok(spec)
             }
-        }
+            Err(refusal) => {
+                let (task, client) = (header.msg_id.escape_debug(), header.session.escape_debug());
+                self.complain("refused task", format_args!("{} (task {task}, client session {client})", refusal.evalue));
+                let why = InvalidSpec(refusal.evalue.clone());
+                self.refused = Some(refusal);
+                Err(why)
+            }
+        };
         let serial = if from_hub { 0 } else { self.received };
         let payload = Request { kept: Some(envelope.clone()), serial, status: Status::Ok };
         let (now, rejected) = (self.now(), self.machine.counters().rejected);
@@ -270,13 +301,36 @@ impl Driver {
         // A repeated id was rejected; the hub must not take it for a new request.
         if self.machine.counters().rejected == rejected {
             self.hub.submitted(&header.msg_id, &envelope);
+            match watched(&mut self.watch) {
+                Some(watch) if from_hub => watch.request_again(&envelope),
+                Some(watch) => watch.request(self.buffer.frames_mut()),
+                None => {}
+            }
+        } else {
+            self.refused = None;
         }
+        Ok(())
+    }
+
+    /// Says that a request is not taken: in the log, and to its sender if that is known to be genuine.
+    fn deny(&mut self, denied: Denied) -> Result<(), PortError> {
+        let Denied { kind, detail, answer } = denied;
+        self.complain(kind, detail);
+        let Some((client, parent, Refusal { ename, evalue })) = answer else { return Ok(()) };
+        let content = ErrorContent::new(ename, evalue).to_json();
+        let parts = self.session.compose("apply_reply", Clock::date(), &parent, br#"{"status":"error"}"#, content);
+        let sent = self.clients.send_parts(std::iter::once(&client[..]).chain(parts.iter().map(Vec::as_slice)));
+        self.unless_gone(sent)
     }
 
     /// Takes in the reply that has just been received.
     fn result(&mut self) -> Result<(), PortError> {
+        if let Some(beginning) = self.buffer.beginning_of_too_long() {
+            let beginning = Multipart::pack(beginning);
+            return self.result_too_long(&beginning);
+        }
         let read = match Opened::new(self.buffer.frames()) {
-            Ok(reply) if reply.identity_count() == 2 => read_reply(&reply, self.session.signer()),
+            Ok(reply) if reply.identity_count() == 2 => read_reply(&reply, &self.session),
             Ok(_) => Err(("malformed reply", "it has other than two identities".to_owned())),
             Err(malformed) => Err(("malformed reply", malformed.to_string())),
         };
@@ -289,7 +343,7 @@ impl Driver {
         };
         let wants_run = self.machine.needs().intersects(Needs::RUN | Needs::ESTIMATE | Needs::SPEED);
         let bytes = self.buffer.frames().iter().map(Frame::len).sum::<usize>() as u64;
-        let run = if wants_run { read.run() } else { None };
+        let run = if wants_run { run_time(self.session.packer(), read.header, &read.metadata) } else { None };
         // A failure may have to wait for what comes of a retry; all else is passed on at once, from the buffer.
         let is_kept = self.hub.keeps_records() || read.kind == ReplyKind::Failed;
         let (kind, status, id, engine) = (read.kind, read.status, read.id.into_owned(), read.engine.to_owned());
@@ -297,6 +351,36 @@ impl Driver {
         let payload = Request { kept, serial: self.received, status };
         let now = self.now();
         self.machine.handle(now, Event::Result { id: &id, engine: &engine, kind, payload, measured: Measured { run, bytes } });
+        self.act()
+    }
+
+    /// A result of more frames than are taken: its task has failed, as its engine has nothing else to say.
+    fn result_too_long(&mut self, beginning: &Multipart) -> Result<(), PortError> {
+        let frames: Vec<Frame> = beginning.frames().map(Frame::copy_of).collect();
+        let read = match Opened::new(&frames) {
+            Ok(reply) if reply.identity_count() == 2 => read_reply(&reply, &self.session),
+            _ => Err(("malformed reply", format!("more than {MAX_FRAMES} frames, and not those of a reply"))),
+        };
+        let (id, engine) = match read {
+            Ok(read) => (read.id.into_owned(), read.engine.to_owned()),
+            Err((kind, detail)) => {
+                self.complain(kind, detail);
+                return Ok(());
+            }
+        };
+        let evalue = format!(
+            "the result has more than {MAX_FRAMES} frames: each large array or byte string in it travels in a frame of its own; return fewer \
+             and larger ones"
+        );
+        self.complain("malformed reply", format_args!("{evalue} (task {})", id.escape_debug()));
+        let content = ErrorContent::new("ValueError", evalue).to_json();
+        let metadata = json!({"status": "error", "engine": engine}).to_string();
+        let parts = self.session.compose("apply_reply", Clock::date(), beginning.frame(5), metadata.as_bytes(), content);
+        let identities = [beginning.frame(0), beginning.frame(1)];
+        let message = Arc::new(Multipart::pack(identities.into_iter().chain(parts.iter().map(Vec::as_slice))));
+        let payload = Request { kept: Envelope::open(message).ok(), serial: 0, status: Status::Error };
+        let (now, kind) = (self.now(), ReplyKind::Failed);
+        self.machine.handle(now, Event::Result { id: &id, engine: &engine, kind, payload, measured: Measured::default() });
         self.act()
     }
 
@@ -322,8 +406,11 @@ impl Driver {
                     let uuid = self.machine.shared_uuid(engine);
                     let Some(request) = &payload.kept else { continue }; // requests always are
                     let identities = [uuid.as_bytes(), request.identity(0)];
-                    let is_fresh = payload.serial == self.received;
-                    let sent = if is_fresh {
+                    let is_fresh = attempt == 1 && payload.serial == self.received;
+                    let sent = if attempt > 1 {
+                        // An engine that has had it before, from here or by way of another, would drop the same signature without a word.
+                        forward_anew(&self.engines, identities, request, &self.session)
+                    } else if is_fresh {
                         forward_received(&self.engines, identities, self.buffer.frames_mut(), request.delimiter())
                     } else {
                         forward(&self.engines, identities, request)
@@ -333,6 +420,9 @@ impl Driver {
                             self.received += u64::from(is_fresh); // what was in the buffer has gone
                             if let Some(id) = self.machine.task_id(task) {
                                 self.hub.sent(id, uuid);
+                                if let Some(watch) = watched(&mut self.watch) {
+                                    watch.sent(&mut self.session, id, uuid);
+                                }
                             }
                         }
                         Err(PortError::NoSuchPeer | PortError::NotNow) => {
@@ -361,31 +451,38 @@ impl Driver {
         Ok(())
     }
 
-    /// Asks an engine to drop a task (PROTOCOL: control requests). If it can not be reached, the task stays where it is.
+    /// Asks an engine to drop a task, as clients do on the control channel. If it can not be reached, the task stays where it is.
     fn abort(&mut self, engine: EngineId, id: &str) -> Result<(), PortError> {
         let uuid = self.machine.uuid(engine).to_owned();
         let (request, header) = self.session.header("abort_request", Clock::date());
         let content = json!({"msg_ids": [id]}).to_string().into_bytes();
-        let parts = self.session.seal(header, b"{}".to_vec(), b"{}".to_vec(), content);
+        let parts = self.session.compose_under(header, b"{}", b"{}", content);
         let frames = std::iter::once(uuid.as_bytes()).chain(parts.iter().map(Vec::as_slice));
         match self.control.send_parts(frames) {
             Ok(()) => {}
-            Err(PortError::NoSuchPeer | PortError::NotNow) => return Ok(()),
+            Err(error @ (PortError::NoSuchPeer | PortError::NotNow)) => {
+                self.complain("abort not sent", format_args!("of task '{id}': {error}; it stays where it is"));
+                return Ok(());
+            }
             Err(error) => return Err(error),
         }
         if self.aborts.len() == MAX_ABORTS {
             self.aborts.pop_front();
+            self.complain("abort forgotten", "too many are waited for; its task stays where it is");
         }
         self.aborts.push_back((request, id.into(), uuid.into()));
         Ok(())
     }
 
     fn abort_noted(&mut self) {
-        let Ok(reply) = Envelope::open(Arc::new(self.buffer.pack())) else { return };
+        let reply = match Envelope::open(Arc::new(self.buffer.pack())) {
+            Ok(reply) => reply,
+            Err(malformed) => return self.complain("malformed reply", malformed),
+        };
         if let Err(refused) = self.session.signer().verify(reply.signature(), reply.parts()) {
             return self.complain("refused reply", refused);
         }
-        let parent: Parent<'_> = wire::object(reply.parent()).unwrap_or_default();
+        let parent: Parent<'_> = self.session.packer().read(reply.parent()).unwrap_or_default();
         let Some(at) = self.aborts.iter().position(|(request, ..)| parent.msg_id.as_deref() == Some(request)) else { return };
         if let Some((_, id, engine)) = self.aborts.remove(at) {
             let now = self.now();
@@ -399,12 +496,17 @@ impl Driver {
             Some(envelope) => envelope.parent(),
             None => Opened::new(self.buffer.frames()).map_or(&b""[..], |opened| opened.part(1)),
         };
-        let parent: Parent<'_> = wire::object(parent).unwrap_or_default();
+        let parent: Parent<'_> = self.session.packer().read(parent).unwrap_or_default();
         parent.msg_id.unwrap_or_default().into_owned()
     }
 
     /// `[engine][client] message` goes on as `[client][engine] message`. A client without identity is the hub.
     fn relay_reply(&mut self, reply: &Request) -> Result<(), PortError> {
+        match (watched(&mut self.watch), &reply.kept) {
+            (Some(watch), _) if reply.serial == self.received => watch.answer(self.buffer.frames_mut()),
+            (Some(watch), Some(kept)) => watch.answer_in(kept.message().frames()),
+            _ => {}
+        }
         let sent = if reply.serial == self.received {
             let frames = self.buffer.frames_mut();
             if frames.get(1).is_none_or(Frame::is_empty) {
@@ -423,9 +525,18 @@ impl Driver {
                 }
             }
         };
+        self.unless_gone(sent)
+    }
+
+    /// A client that has gone does not wait for its answer, which is counted.
+    fn unless_gone(&mut self, sent: Result<(), PortError>) -> Result<(), PortError> {
         match sent {
-            // A client that has gone does not wait for its answer; the records have it.
-            Err(PortError::NoSuchPeer | PortError::NotNow) => Ok(()),
+            Err(PortError::NoSuchPeer | PortError::NotNow) => {
+                let is_kept = self.hub.keeps_records();
+                let detail = if is_kept { "the records have it, under the task's id" } else { "no records are kept" };
+                self.complain("reply to a client that has gone", detail);
+                Ok(())
+            }
             outcome => outcome,
         }
     }
@@ -433,26 +544,26 @@ impl Driver {
     fn fail(&mut self, id: &str, kind: FailKind, engine: Option<EngineId>, payload: &Request) -> Result<(), PortError> {
         let Some(request) = &payload.kept else { return Ok(()) }; // requests always are
         let died = engine.filter(|_| kind == FailKind::EngineError).map(|engine| self.machine.uuid(engine).to_owned());
-        let evalue = match (&died, kind) {
-            (Some(uuid), _) => format!("Engine '{uuid}' died while running task '{id}'"),
-            (None, FailKind::QueueFull) => "the scheduler holds as many tasks as it may".to_owned(),
-            _ => String::new(),
+        let (ename, evalue) = match (&died, kind, self.refused.take()) {
+            (Some(uuid), ..) => (kind.ename(), format!("Engine '{uuid}' died while running task '{id}'")),
+            (None, FailKind::QueueFull, _) => (kind.ename(), "the scheduler holds as many tasks as it may".to_owned()),
+            (None, FailKind::InvalidDependency, Some(Refusal { ename, evalue })) => (ename, evalue),
+            _ => (kind.ename(), String::new()),
         };
         let date = Clock::date();
         let metadata = died.as_ref().map_or_else(|| json!({}), |uuid| json!({"status": "error", "engine": uuid, "date": date}));
-        let content = ErrorContent::new(kind.ename(), evalue).to_json();
+        let content = ErrorContent::new(ename, evalue).to_json();
         let parts = self.session.compose("apply_reply", date, request.header(), metadata.to_string().as_bytes(), content);
         let client = request.identity(0);
         let identities: SmallVec<[&[u8]; 2]> = std::iter::once(client).chain(died.as_deref().map(str::as_bytes)).collect();
         let parts = parts.iter().map(Vec::as_slice);
         let message = Multipart::pack(identities.iter().copied().chain(parts));
+        if let Some(watch) = watched(&mut self.watch) {
+            watch.answer_in(message.frames());
+        }
         if !client.is_empty() {
             let sent = self.clients.send_parts(message.frames());
-            if let Err(error) = sent
-                && !matches!(error, PortError::NoSuchPeer | PortError::NotNow)
-            {
-                return Err(error);
-            }
+            self.unless_gone(sent)?;
         }
         let of_nobody = Multipart::pack(std::iter::once(&b""[..]).chain(message.frames().skip(identities.len())));
         if let Ok(reply) = Envelope::open(Arc::new(of_nobody)) {
@@ -471,6 +582,20 @@ impl Driver {
             }
         }
     }
+}
+
+/// The same as [`forward`] with a new date and signature.
+fn forward_anew(port: &Port, identities: [&[u8]; 2], message: &Envelope, session: &Session) -> Result<(), PortError> {
+    let Some(parts) = renew::resealed(session, message, Clock::date()) else { return forward(port, identities, message) };
+    let own = identities.into_iter().chain(parts.iter().map(Vec::as_slice));
+    let mut frames: SmallVec<[Frame; 16]> = own.map(Frame::copy_of).collect();
+    frames.extend(message.buffers().map(Frame::of_bytes));
+    port.send(&mut frames)
+}
+
+/// The copies, if anybody looks at them.
+fn watched(watch: &mut Option<TaskWatch>) -> Option<&mut TaskWatch> {
+    watch.as_mut().filter(|watch| watch.is_watched())
 }
 
 /// Sends new identities and a kept message from its delimiter on. Large frames go by reference.
@@ -507,21 +632,16 @@ struct Read<'f> {
     header: &'f [u8],
 }
 
-impl Read<'_> {
-    fn run(&self) -> Option<Duration> {
-        run_time(self.header, &self.metadata)
-    }
-}
-
-fn read_reply<'f>(reply: &Opened<'f>, signer: &Signer) -> Result<Read<'f>, (&'static str, String)> {
+fn read_reply<'f>(reply: &Opened<'f>, session: &Session) -> Result<Read<'f>, (&'static str, String)> {
     let parts = [0, 1, 2, 3].map(|part| reply.part(part));
-    signer.verify(reply.signature(), parts).map_err(|refused| ("refused reply", refused.to_string()))?;
-    let parent: Parent<'_> = wire::object(parts[1]).unwrap_or_default();
+    session.signer().verify(reply.signature(), parts).map_err(|refused| ("refused reply", refused.to_string()))?;
+    let packer = session.packer();
+    let parent: Parent<'_> = packer.read(parts[1]).unwrap_or_default();
     let (Some(id), Ok(engine)) = (parent.msg_id, std::str::from_utf8(reply.identity(0))) else {
         return Err(("unreadable reply", "it does not say to which request".to_owned()));
     };
-    let metadata: ReplyMetadata<'_> = wire::object(parts[2]).unwrap_or_default();
-    let status = wire::reply_status(&metadata, parts[3]);
+    let metadata: ReplyMetadata<'_> = packer.read(parts[2]).unwrap_or_default();
+    let status = wire::reply_status(packer, &metadata, parts[3]);
     let kind = match status {
         _ if metadata.dependencies_met == Some(false) => ReplyKind::Unmet,
         Status::Ok => ReplyKind::Ok,

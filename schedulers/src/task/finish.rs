@@ -52,10 +52,22 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         match runs.find(|run| *engines.get(run.engine).uuid == *engine).copied() {
             Some(run) => self.result_of_run(now, key, &run, kind, payload, measured),
             None => {
-                let ghost = self.engines.find(engine).and_then(|place| self.ghosts.take(id, place));
-                self.other_result(now, Some(key), ghost, kind, payload, measured);
+                let place = self.engines.find(engine);
+                let ghost = place.and_then(|place| self.ghosts.take(id, place));
+                match place.filter(|_| ghost.is_none() && kind == ReplyKind::Ok && self.tasks[key].rest.inherited) {
+                    Some(place) => self.result_of_the_past(now, key, place, payload, measured),
+                    None => self.other_result(now, Some(key), ghost, kind, payload, measured),
+                }
             }
         }
+    }
+
+    /// A task that this scheduler took over had been sent by the one before, and has been answered there.
+    fn result_of_the_past(&mut self, now: Time, key: TaskKey, engine: EngineId, payload: P, measured: &Measured) {
+        if self.tasks[key].state != State::Running {
+            self.leave_waiting(now, key);
+        }
+        self.reply(key, payload, true, engine, size_class(measured.bytes));
     }
 
     /// The answer to a dispatch.

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use pointsman_core::Packer;
 use pointsman_policies::facts::HintError;
 use pointsman_policies::{Hints, TaskFacts};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// Tasks that this one depends on, and which of their outcomes count (PROTOCOL: dependency rules).
+/// Tasks that this one depends on, and which of their outcomes count (as ipyparallel's `Dependency`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dependency {
     /// The ids, without repetition.
@@ -61,6 +62,10 @@ pub struct TaskSpec {
     /// What policies may see of it; all but the hints, which are the label's, is filled in by whoever knows.
     #[serde(skip)]
     pub facts: TaskFacts,
+    /// It was taken over from an earlier scheduler, which may have sent it after all: the first engine to answer it well answers it,
+    /// whether this scheduler has sent it there or not.
+    #[serde(skip)]
+    pub inherited: bool,
 }
 
 /// A label, as far as it concerns scheduling.
@@ -116,15 +121,23 @@ impl<'de> Deserialize<'de> for Label {
 /// Metadata that says nothing a scheduler can follow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid task metadata: {0}")]
-pub struct InvalidSpec(String);
+pub struct InvalidSpec(pub String);
 
 impl TaskSpec {
-    /// Reads the metadata of a request.
+    /// Reads the metadata of a request, which are JSON.
     ///
     /// # Errors
-    /// If it is not a JSON object, or a key has a type or value that it can not have.
+    /// As [`read`](Self::read).
     pub fn parse(metadata: &[u8]) -> Result<TaskSpec, InvalidSpec> {
-        let mut spec: TaskSpec = pointsman_core::wire::object(metadata).map_err(|error| InvalidSpec(error.to_string()))?;
+        TaskSpec::read(Packer::Json, metadata)
+    }
+
+    /// Reads the metadata of a request, as its cluster packs them.
+    ///
+    /// # Errors
+    /// If they are not an object, or a key has a type or value that it can not have.
+    pub fn read(packer: Packer, metadata: &[u8]) -> Result<TaskSpec, InvalidSpec> {
+        let mut spec: TaskSpec = packer.read(metadata).map_err(|error| InvalidSpec(error.to_string()))?;
         spec.facts.hints = spec.label.hints;
         Ok(spec)
     }

@@ -214,7 +214,7 @@ impl std::ops::Deref for Lazy {
     }
 }
 
-/// What tasks have that depend on others, are bound to engines, have a timeout, were turned away, or are ordered by the graph.
+/// What tasks have that depend on others, are bound to engines, have a timeout, were turned away or inherited, or are ordered by the graph.
 #[derive(Debug)]
 pub(super) struct Rest {
     /// The number of the end that released it, if it waited for any.
@@ -245,6 +245,8 @@ pub(super) struct Rest {
     /// Live tasks that this one waits for.
     pub(super) waits_for: ThinVec<TaskKey>,
     pub(super) dead_dependents: u32,
+    /// An earlier scheduler may have sent it.
+    pub(super) inherited: bool,
 }
 
 impl Rest {
@@ -266,6 +268,7 @@ impl Rest {
         sent_before: None,
         waits_for: ThinVec::new(),
         dead_dependents: 0,
+        inherited: false,
     };
 }
 

@@ -118,6 +118,9 @@ impl<S: Scheme, P: Clone> TaskScheduler<S, P> {
         if spec.timeout.is_some() {
             rest.edit().timeout = spec.timeout;
         }
+        if spec.inherited {
+            rest.edit().inherited = true;
+        }
         Box::new(Task {
             id: id.into(),
             seq: self.next_seq,

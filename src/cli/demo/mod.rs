@@ -19,7 +19,7 @@ use serde_json::json;
 
 use super::{failed, start_plain_log};
 use crate::config::{Config, Store};
-use crate::controller::Controller;
+use crate::controller::{Controller, Ending};
 use cholesky::Factorisation;
 use report::{Row, Timing};
 
@@ -142,8 +142,8 @@ fn run_once(
     }
     stopper.stop();
     match controller.wait() {
-        crate::controller::Ending::Asked => Ok(row),
-        crate::controller::Ending::Died(reason) => bail!("a part of the controller died: {reason}"),
+        Ending::Asked => Ok(row),
+        Ending::Incomplete(reason) | Ending::Died(reason) => bail!("the controller did not end well: {reason}"),
     }
 }
 

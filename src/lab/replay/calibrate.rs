@@ -202,7 +202,8 @@ mod tests {
     #[test]
     fn tasks_that_waited_for_another_or_for_an_engine_say_nothing_of_the_way() {
         // The third waits for the first, the fourth for an engine of which nobody knows yet that it is idle.
-        let mut tasks = vec![task(0, [0, 1, 11, 12]), task(1, [0, 1, 41, 42]), task(0, [2, 15, 25, 26]), task(1, [41, 46, 56, 57])];
+        let mut tasks =
+            vec![task(0, [0, 1, 11, 12]), task(1, [0, 1, 41, 42]), task(0, [2, 15, 25, 26]), task(1, [41, 46, 56, 57])];
         tasks[2].after.push(0);
         let overheads = Overheads::of(&recording(tasks), 1);
         assert_eq!((overheads.link_s, overheads.client_s, overheads.gap_s), (0.0, 0.002, (0.0, 0.0)));

@@ -1,20 +1,24 @@
 //! Records in SQLite, in the very table that ipyparallel's own store makes: it opens files written there and leaves them readable to it.
-//! Writes gather in a transaction that `flush` commits; a write-ahead log keeps readers and the writer out of each other's way.
+//! Updates gather until they are written and committed as one; what can not be written now stays as it is, and no update is lost for another.
 
-use std::path::Path;
+mod form;
+mod open;
+
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use rusqlite::types::{Null, ToSqlOutput, Value as Sql};
+use rusqlite::types::{ToSqlOutput, Value as Sql};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params_from_iter};
-use serde_bytes::ByteBuf;
-use serde_json::Value;
-use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
-use super::record::MAX_OUTPUT_BYTES;
-use super::{DbError, Ended, Field, Key, Keys, MAX_ANSWER_BYTES, Necessary, Patch, Query, Record, Status, TaskDb};
+pub use form::unpickle;
+use form::{Form, form, is_ambiguous, pickle, to_json, to_sql};
+use open::{FileId, Opened};
+
+use super::record::{CUT_OFF, MAX_OUTPUT_BYTES};
+use super::{DbError, Ended, Field, Key, Keys, MAX_ANSWER_BYTES, Necessary, Patch, Query, Record, Status, TaskDb, Trouble};
 use crate::date::Date;
 
 impl From<rusqlite::Error> for DbError {
@@ -26,219 +30,121 @@ impl From<rusqlite::Error> for DbError {
     }
 }
 
+/// Whether it is the file that can not be written, rather than this one update: then all of them wait.
+fn is_of_the_file(error: &rusqlite::Error) -> bool {
+    use ErrorCode::{
+        CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, FileLockingProtocolFailed, NotADatabase,
+        OutOfMemory, PermissionDenied, ReadOnly, SystemIoFailure,
+    };
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            DatabaseBusy
+                | DatabaseLocked
+                | DiskFull
+                | SystemIoFailure
+                | ReadOnly
+                | CannotOpen
+                | DatabaseCorrupt
+                | NotADatabase
+                | PermissionDenied
+                | FileLockingProtocolFailed
+                | OutOfMemory
+        )
+    )
+}
+
 /// The most content that is copied to give back empty space: about a second's work.
 const MAX_REWRITE_BYTES: i64 = 256 << 20;
 
 /// Records in a file.
 #[derive(Debug)]
 pub struct SqliteDb {
+    path: PathBuf,
+    /// The table that was asked for.
+    wanted: String,
     connection: Connection,
     /// Quoted names: the table of records, and the one of what has no column there.
     table: String,
     more: String,
+    /// Which file was opened, and its write-ahead log.
+    file: Option<FileId>,
+    wal: Option<FileId>,
+    /// That file is no longer the one of this name, and there is no other yet.
+    is_gone: bool,
     gathered: Gathered,
-    /// Updates that could not be written, said by the next flush: no question and no other update suffers for them.
-    lost: usize,
-    reason: Option<DbError>,
-}
-
-/// How a value is written in its column. ipyparallel checks names, types and order of the columns, so they are all there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    /// A string as it is.
-    Text,
-    /// A moment as Python's `isoformat` writes it.
-    Date,
-    /// An object as JSON.
-    Json,
-    /// A string as it is, an object or list as JSON.
-    Mixed,
-    /// Byte strings as a pickled list.
-    Buffers,
-}
-
-const COLUMNS: [(&str, Form); 23] = [
-    ("msg_id", Form::Text),
-    ("header", Form::Json),
-    ("metadata", Form::Json),
-    ("content", Form::Json),
-    ("buffers", Form::Buffers),
-    ("submitted", Form::Date),
-    ("client_uuid", Form::Text),
-    ("engine_uuid", Form::Text),
-    ("started", Form::Date),
-    ("completed", Form::Date),
-    ("resubmitted", Form::Text),
-    ("received", Form::Date),
-    ("result_header", Form::Json),
-    ("result_metadata", Form::Json),
-    ("result_content", Form::Json),
-    ("result_buffers", Form::Buffers),
-    ("queue", Form::Text),
-    ("execute_input", Form::Text),
-    ("execute_result", Form::Mixed),
-    ("error", Form::Mixed),
-    ("stdout", Form::Text),
-    ("stderr", Form::Text),
-    ("label", Form::Mixed),
-];
-
-impl Form {
-    fn column_type(self) -> &'static str {
-        match self {
-            Form::Text | Form::Mixed => "text",
-            Form::Date => "timestamp",
-            Form::Json => "dict text",
-            Form::Buffers => "bufs blob",
-        }
-    }
-}
-
-fn form(key: Key) -> Form {
-    COLUMNS.iter().find(|(name, _)| *name == key.name()).map_or(Form::Json, |(_, form)| *form)
-}
-
-/// A moment as Python's isoformat writes it, so that both writers' dates sort as text.
-fn isoformat(date: Date) -> String {
-    date.to_string().replace('Z', "+00:00")
-}
-
-/// A value as its column has it, lent as far as it is the same.
-fn to_sql(form: Form, field: &Field) -> ToSqlOutput<'_> {
-    match (form, field) {
-        // What a peer sent as JSON and is not would spoil the whole file for a reader that expects it.
-        (Form::Json | Form::Buffers, Field::Json(json)) => match serde_json::from_slice::<&RawValue>(json) {
-            Ok(raw) => ToSqlOutput::from(raw.get()),
-            Err(_) => ToSqlOutput::from(Null),
-        },
-        (Form::Json | Form::Buffers, other) => ToSqlOutput::from(String::from_utf8_lossy(&other.to_json()).into_owned()),
-        (Form::Date, Field::Text(text)) => {
-            Date::parse(text).map_or_else(|| ToSqlOutput::from(&**text), |date| ToSqlOutput::from(isoformat(date)))
-        }
-        (_, Field::Text(text)) => ToSqlOutput::from(&**text),
-        (_, Field::Date(date)) => ToSqlOutput::from(isoformat(*date)),
-        (_, Field::Json(json)) => match serde_json::from_slice(json) {
-            Ok(Value::String(text)) if form == Form::Date => ToSqlOutput::from(Date::parse(&text).map_or(text, isoformat)),
-            Ok(Value::String(text)) => ToSqlOutput::from(text),
-            Ok(Value::Null) | Err(_) => ToSqlOutput::from(Null),
-            Ok(other) => ToSqlOutput::from(other.to_string()),
-        },
-    }
-}
-
-fn looks_like_json(text: &str) -> bool {
-    text.starts_with(['{', '[']) && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
-}
-
-/// A column's value to JSON. Text in a JSON column that is none, as other programs write it, becomes a string.
-fn to_json(form: Form, value: Sql) -> Option<Bytes> {
-    match value {
-        Sql::Text(text) => Some(match form {
-            Form::Date => Value::String(Date::parse(&text).map_or(text, |date| date.to_string())).to_string().into(),
-            Form::Mixed if looks_like_json(&text) => text.into(),
-            Form::Json if serde_json::from_str::<&RawValue>(&text).is_ok() => text.into(),
-            _ => Value::String(text).to_string().into(),
-        }),
-        Sql::Integer(number) => Some(number.to_string().into()),
-        Sql::Real(number) => Some(number.to_string().into()),
-        Sql::Null | Sql::Blob(_) => None,
-    }
-}
-
-/// Buffers as Python would pickle a list of bytes; nothing for none, as there.
-fn pickle(buffers: &[Bytes]) -> Result<ToSqlOutput<'static>, DbError> {
-    if buffers.is_empty() {
-        return Ok(ToSqlOutput::from(Null));
-    }
-    let list: Vec<&serde_bytes::Bytes> = buffers.iter().map(|buffer| serde_bytes::Bytes::new(buffer)).collect();
-    let pickled = serde_pickle::to_vec(&list, serde_pickle::SerOptions::new());
-    pickled.map(ToSqlOutput::from).map_err(|error| DbError::Store(format!("buffers: {error}")))
-}
-
-/// Buffers from what Python pickles a list of bytes to; none if it is something else.
-pub fn unpickle(blob: &[u8]) -> Vec<Bytes> {
-    match serde_pickle::from_slice::<Vec<ByteBuf>>(blob, serde_pickle::DeOptions::new()) {
-        Ok(list) => list.into_iter().map(|buffer| buffer.into_vec().into()).collect(),
-        Err(error) => {
-            tracing::warn!("a task record in SQLite has buffers that are not a pickled list of bytes ({error}); left out");
-            Vec::new()
-        }
-    }
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    troubles: Vec<Trouble>,
 }
 
 impl SqliteDb {
-    /// Opens or makes a file. Where the table is there in another layout, the next of `table_1`, `table_2`... is used, as ipyparallel does.
+    /// Opens or makes a file, and tries whether it can be read and written. Where the table is there in another layout, the next of
+    /// `table_1`, `table_2`... is used, as ipyparallel does.
     ///
     /// # Errors
-    /// If the file can not be opened, or is not a database.
+    /// If the file can not be opened or written, is damaged, or is no database: the text names the file, what is wrong, and what to do.
     pub fn open(path: &Path, table: &str) -> Result<Self, DbError> {
-        let connection = Connection::open(path).map_err(|error| DbError::Store(format!("{}: {error}", path.display())))?;
-        connection.busy_timeout(std::time::Duration::from_secs(10))?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "NORMAL")?;
-        // The ends of the table and its indexes, in KiB: at full rate the default is read again and again from the file.
-        connection.pragma_update(None, "cache_size", -16_384)?;
-        // Pages between checkpoints: fewer write the same page more seldom.
-        connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
-        connection.set_prepared_statement_cache_capacity(64);
-        let expected: Vec<(String, String)> =
-            COLUMNS.iter().map(|(name, form)| ((*name).to_owned(), form.column_type().to_owned())).collect();
-        let mut name = table.to_owned();
-        for number in 1.. {
-            let present: Vec<(String, String)> = connection
-                .prepare(&format!("PRAGMA table_info({})", quoted(&name)))?
-                .query_map([], |row| Ok((row.get(1)?, row.get(2)?)))?
-                .collect::<Result<_, _>>()?;
-            // Newer SQLite shows the names of standard types in capitals.
-            let alike = |a: &(String, String), b: &(String, String)| a.0 == b.0 && a.1.eq_ignore_ascii_case(&b.1);
-            if present.is_empty() || present.len() == expected.len() && present.iter().zip(&expected).all(|(a, b)| alike(a, b)) {
-                break;
-            }
-            let next = format!("{table}_{number}");
-            tracing::warn!("{}: table {name} has another layout; records go to {next}", path.display());
-            name = next;
-        }
-        let columns: Vec<String> = COLUMNS
-            .iter()
-            .map(|(name, form)| format!("{name} {}{}", form.column_type(), if *name == "msg_id" { " PRIMARY KEY" } else { "" }))
-            .collect();
-        let (table, more) = (quoted(&name), quoted(&format!("{name}-more")));
-        connection.execute_batch(&format!(
-            "CREATE TABLE IF NOT EXISTS {table} ({});
-             CREATE TABLE IF NOT EXISTS {more} (msg_id text PRIMARY KEY, display_data text, label text) WITHOUT ROWID;
-             CREATE INDEX IF NOT EXISTS {} ON {table} (completed)",
-            columns.join(", "),
-            quoted(&format!("{name}-completed")),
-        ))?;
-        let others: Vec<String> = connection
-            .prepare(
-                "SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB ?1 || '_[0-9]*' AND name NOT GLOB '*-more'",
-            )?
-            .query_map([&name], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        if !others.is_empty() {
-            // ipyparallel does not recognise its own table with newer SQLite and starts another one each time.
-            tracing::warn!("{}: records go to table {name}; there are others: {}", path.display(), others.join(", "));
-        }
-        // Waiting is the caller's business: it has other work that need not wait.
-        connection.busy_timeout(std::time::Duration::from_millis(250))?;
-        Ok(SqliteDb { connection, table, more, gathered: Gathered::default(), lost: 0, reason: None })
+        let Opened { connection, table: name, more, file, wal } = open::open(path, table)?;
+        Ok(SqliteDb {
+            path: path.to_owned(),
+            wanted: table.to_owned(),
+            connection,
+            table: name,
+            more,
+            file,
+            wal,
+            is_gone: false,
+            gathered: Gathered::default(),
+            troubles: Vec::new(),
+        })
     }
 
-    fn begin(&mut self) -> Result<(), DbError> {
-        if self.connection.is_autocommit() {
-            self.connection.execute_batch("BEGIN IMMEDIATE")?;
+    /// Goes on with another file where that of this name is no longer the one that was opened: what is written to one that has been
+    /// deleted is lost without an error. A look at the file's name costs a system call.
+    fn ready(&mut self) -> Result<(), DbError> {
+        if !self.is_gone {
+            let now = FileId::of(&self.path);
+            if self.file.is_none() || now == self.file {
+                return Ok(());
+            }
+            let what = if now.is_none() { "has been deleted" } else { "has been replaced by another" };
+            let detail = format!(
+                "{} {what} while records were written to it: what was in it is not in the one that is used from now on, and results of \
+                 tasks that were submitted before have no record to go to",
+                self.path.display()
+            );
+            self.troubles.push(Trouble { kind: "the file was deleted or replaced", count: 1, detail });
+            self.is_gone = true;
         }
+        self.connection = Connection::open_in_memory()?; // the one before is closed by that
+        open::remove_stale_wal(&self.path, self.wal);
+        let opened = open::open(&self.path, &self.wanted).map_err(|error| DbError::Busy(error.to_string()))?;
+        (self.connection, self.table, self.more) = (opened.connection, opened.table, opened.more);
+        (self.file, self.wal, self.is_gone) = (opened.file, opened.wal, false);
         Ok(())
+    }
+
+    /// Does something as one: all of it is in the file, or nothing.
+    fn transact<T>(&mut self, work: impl FnOnce(&Self) -> rusqlite::Result<T>) -> Result<T, DbError> {
+        let commit = |done| self.connection.execute_batch("COMMIT").map(|()| done);
+        let outcome = self.connection.execute_batch("BEGIN IMMEDIATE").and_then(|()| work(self)).and_then(commit);
+        if outcome.is_err() && !self.connection.is_autocommit() {
+            let _ = self.connection.execute_batch("ROLLBACK"); // the error is told already
+        }
+        outcome.map_err(|error| DbError::Busy(format!("{}: {error}", self.path.display())))
+    }
+
+    /// Reads, after all that was merged before has been written.
+    fn read<T>(&mut self, work: impl FnOnce(&Self) -> Result<T, DbError>) -> Result<T, DbError> {
+        self.write_gathered()?;
+        work(self).map_err(|error| match error {
+            DbError::Store(reason) => DbError::Store(format!("{}: {reason}", self.path.display())),
+            other => other,
+        })
     }
 
     /// Records in order of arrival for which a condition and then a query hold, with the columns asked for. O(rows that the condition leaves).
     fn select(
-        &mut self,
+        &self,
         condition: &str,
         values: &[&str],
         columns: &[Key],
@@ -287,7 +193,7 @@ impl SqliteDb {
     }
 
     /// What has no column, or would lose its type in it.
-    fn merge_more(&self, id: &str, key: Key, field: &Field) -> Result<(), DbError> {
+    fn merge_more(&self, id: &str, key: Key, field: &Field) -> rusqlite::Result<()> {
         let (table, more, name) = (&self.table, &self.more, key.name());
         let sql = format!(
             "INSERT INTO {more} (msg_id, {name}) SELECT ?1, ?2 WHERE EXISTS (SELECT 1 FROM {table} WHERE msg_id = ?1)
@@ -340,25 +246,40 @@ impl Gathered {
 }
 
 impl SqliteDb {
-    /// Writes what was gathered into the open transaction. What can not be written is lost, and said by the next flush; if nothing can be
-    /// written now, that is an error and everything stays.
+    /// Writes what was gathered, and commits it. An update that can not be written for its own sake is lost, and told as a trouble; where
+    /// nothing can be written now, everything stays.
     fn write_gathered(&mut self) -> Result<(), DbError> {
+        self.ready()?;
         if self.gathered.updates.is_empty() {
             return Ok(());
         }
-        // The only step that another process can refuse: after it, this connection may write.
-        self.begin()?;
-        let Gathered { updates, .. } = std::mem::take(&mut self.gathered);
-        for update in &updates {
-            if let Err(error) = self.write(update) {
-                self.lost += 1;
-                self.reason.get_or_insert(error);
+        let gathered = std::mem::take(&mut self.gathered);
+        match self.transact(|db| db.write_all(&gathered.updates)) {
+            Ok(lost) => self.troubles.extend(lost),
+            Err(error) => {
+                self.gathered = gathered;
+                return Err(error);
             }
         }
         Ok(())
     }
 
-    fn write(&self, Update { id, create, patch }: &Update) -> Result<(), DbError> {
+    fn write_all(&self, updates: &[Update]) -> rusqlite::Result<Option<Trouble>> {
+        let mut lost: Option<Trouble> = None;
+        for update in updates {
+            match self.write(update) {
+                Ok(()) => {}
+                Err(error) if is_of_the_file(&error) => return Err(error),
+                Err(error) => {
+                    let new = || Trouble { kind: "an update is lost", count: 0, detail: format!("task {}: {error}", update.id) };
+                    lost.get_or_insert_with(new).count += 1;
+                }
+            }
+        }
+        Ok(lost)
+    }
+
+    fn write(&self, Update { id, create, patch }: &Update) -> rusqlite::Result<()> {
         let mut columns: SmallVec<[(&str, ToSqlOutput<'_>); 24]> = SmallVec::new();
         let mut more: SmallVec<[(Key, &Field); 2]> = SmallVec::new();
         for (key, field) in patch.fields().iter().filter(|(key, field)| *key != Key::MsgId && !field.is_null()) {
@@ -400,7 +321,8 @@ impl SqliteDb {
         for (at, name) in appended.iter().enumerate() {
             let comma = if sets.is_empty() { "" } else { "," };
             let number = columns.len() + at + 2;
-            let _ = write!(sets, "{comma}{name}=substr(coalesce({0}.{name},'')||?{number},1,{MAX_OUTPUT_BYTES})", self.table);
+            let whole = format!("coalesce({0}.{name},'')||?{number}", self.table);
+            let _ = write!(sets, "{comma}{name}={}", within_bound(&whole));
         }
         if !create {
             let _ = write!(sql, "UPDATE {} SET {sets} WHERE msg_id=?1", self.table);
@@ -417,7 +339,7 @@ impl SqliteDb {
             let _ = write!(sql, ",?{}", at + 2);
         });
         (0..appended.len()).for_each(|at| {
-            let _ = write!(sql, ",substr(?{},1,{MAX_OUTPUT_BYTES})", columns.len() + at + 2);
+            let _ = write!(sql, ",{}", within_bound(&format!("?{}", columns.len() + at + 2)));
         });
         empty().for_each(|_| sql += ",''");
         let _ = if sets.is_empty() {
@@ -429,13 +351,13 @@ impl SqliteDb {
     }
 }
 
-/// Whether a label would come back from its column as something else.
-fn is_ambiguous(label: &Field) -> bool {
-    match serde_json::from_slice(&label.to_json()) {
-        Ok(Value::String(text)) => looks_like_json(&text),
-        Ok(Value::Bool(_) | Value::Number(_)) => true,
-        _ => false,
-    }
+/// An SQL expression for text within the bound of output. Longer than that it is only where it was cut off, which a mark says; more text
+/// behind the mark is cut off before it, so the mark stays where it was.
+fn within_bound(text: &str) -> String {
+    format!(
+        "CASE WHEN length({text})>{MAX_OUTPUT_BYTES} THEN substr({text},1,{MAX_OUTPUT_BYTES})||char(10)||'{}' ELSE {text} END",
+        CUT_OFF.trim_start()
+    )
 }
 
 impl TaskDb for SqliteDb {
@@ -448,13 +370,11 @@ impl TaskDb for SqliteDb {
     }
 
     fn get(&mut self, id: &str) -> Result<Option<Record>, DbError> {
-        self.write_gathered()?;
         let keys = Keys { buffers: true, result_buffers: true, ..Keys::default() };
-        Ok(self.select("WHERE msg_id=?", &[id], &Key::ALL, &keys, &Query::default())?.pop())
+        self.read(|db| Ok(db.select("WHERE msg_id=?", &[id], &Key::ALL, &keys, &Query::default())?.pop()))
     }
 
     fn find(&mut self, query: &Query, keys: &Keys) -> Result<Vec<Record>, DbError> {
-        self.write_gathered()?;
         let mut columns = if keys.keys.is_empty() { Key::ALL.to_vec() } else { keys.keys.clone() };
         columns.extend(query.keys());
         columns.sort_unstable();
@@ -477,15 +397,16 @@ impl TaskDb for SqliteDb {
             }
         }
         let condition = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
-        self.select(&condition, &values, &columns, keys, query)
+        self.read(|db| db.select(&condition, &values, &columns, keys, query))
     }
 
     fn history(&mut self) -> Result<Vec<String>, DbError> {
-        self.write_gathered()?;
-        let sql = format!("SELECT msg_id FROM {} WHERE submitted IS NOT NULL ORDER BY submitted, rowid", self.table);
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let ids = statement.query_map([], |row| row.get(0))?;
-        Ok(ids.collect::<Result<_, _>>()?)
+        self.read(|db| {
+            let sql = format!("SELECT msg_id FROM {} WHERE submitted IS NOT NULL ORDER BY submitted, rowid", db.table);
+            let mut statement = db.connection.prepare_cached(&sql)?;
+            let ids = statement.query_map([], |row| row.get(0))?;
+            Ok(ids.collect::<Result<_, _>>()?)
+        })
     }
 
     fn remove(&mut self, ids: &[String]) -> Result<(), DbError> {
@@ -493,18 +414,18 @@ impl TaskDb for SqliteDb {
             return Ok(());
         }
         self.write_gathered()?;
-        self.begin()?;
-        for table in [&self.table, &self.more] {
-            let mut statement = self.connection.prepare_cached(&format!("DELETE FROM {table} WHERE msg_id=?"))?;
-            for id in ids {
-                statement.execute([id]).optional()?;
+        self.transact(|db| {
+            for table in [&db.table, &db.more] {
+                let mut statement = db.connection.prepare_cached(&format!("DELETE FROM {table} WHERE msg_id=?"))?;
+                for id in ids {
+                    statement.execute([id]).optional()?;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn ended(&mut self, _with_bytes: bool) -> Result<Vec<Ended>, DbError> {
-        self.write_gathered()?;
         let sql = format!(
             "SELECT msg_id, completed,
                     coalesce(length(buffers),0) + coalesce(length(result_buffers),0) + coalesce(length(content),0)
@@ -513,8 +434,7 @@ impl TaskDb for SqliteDb {
              FROM {} WHERE completed IS NOT NULL ORDER BY completed DESC, rowid DESC",
             self.table
         );
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let rows = statement.query_map([], |row| {
+        let ended = |row: &rusqlite::Row<'_>| {
             let status: Option<Sql> = row.get(3)?;
             Ok(Ended {
                 id: row.get(0)?,
@@ -525,8 +445,12 @@ impl TaskDb for SqliteDb {
                     _ => None,
                 }),
             })
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        };
+        self.read(|db| {
+            let mut statement = db.connection.prepare_cached(&sql)?;
+            let rows = statement.query_map([], ended)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
     }
 
     fn compact(&mut self) -> Result<(), DbError> {
@@ -541,20 +465,77 @@ impl TaskDb for SqliteDb {
     }
 
     fn flush(&mut self) -> Result<(), DbError> {
-        self.write_gathered()?;
-        // After a failed commit the transaction is still open, and the next flush tries again.
-        if !self.connection.is_autocommit() {
-            self.connection.execute_batch("COMMIT")?;
-        }
-        let lost = std::mem::take(&mut self.lost);
-        self.reason.take().map_or(Ok(()), |reason| Err(DbError::Store(format!("{lost} updates are lost: {reason}"))))
+        self.write_gathered()
+    }
+
+    fn troubles(&mut self) -> Vec<Trouble> {
+        std::mem::take(&mut self.troubles)
+    }
+
+    fn unwritten(&self) -> Vec<Box<str>> {
+        self.gathered.updates.iter().map(|update| update.id.clone()).collect()
     }
 }
 
 impl Drop for SqliteDb {
     fn drop(&mut self) {
         if let Err(error) = self.flush() {
-            tracing::error!("the last task records are lost: {error}");
+            tracing::error!("{} task records are not written, or not in full: {error}", self.gathered.updates.len());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn large(byte: u8) -> Patch {
+        let mut patch = Patch::default().text(Key::Submitted, "2026-11-21T03:00:00Z").append(Key::Stdout, "once");
+        patch.buffers = Some(vec![Bytes::from(vec![byte; 200_000])]);
+        patch
+    }
+
+    /// Makes a file that can not be written, and lets it be written again.
+    type Trouble = (fn(&Connection), fn(&Connection), &'static str);
+
+    #[test]
+    fn what_can_not_be_written_waits_whole_and_is_written_once_when_it_can() {
+        let troubles: [Trouble; 2] = [
+            (
+                |db| db.query_row("PRAGMA max_page_count=30", [], |_| Ok(())).unwrap(),
+                |db| db.query_row("PRAGMA max_page_count=1000000", [], |_| Ok(())).unwrap(),
+                "disk is full",
+            ),
+            (
+                |db| db.execute_batch("PRAGMA query_only=1").unwrap(),
+                |db| db.execute_batch("PRAGMA query_only=0").unwrap(),
+                "readonly",
+            ),
+        ];
+        for (make, end, reason) in troubles {
+            let folder = tempfile::tempdir().unwrap();
+            let mut db = SqliteDb::open(&folder.path().join("tasks.db"), "t").unwrap();
+            make(&db.connection);
+            for n in 0..5 {
+                db.merge(&format!("s_1_{n}"), &large(n), true).unwrap();
+            }
+            for _ in 0..3 {
+                let refused = db.flush().unwrap_err();
+                assert!(matches!(&refused, DbError::Busy(why) if why.contains(reason) && why.contains("tasks.db")), "{refused}");
+                assert!(matches!(db.get("s_1_0"), Err(DbError::Busy(_))), "a question is not answered with less than there is");
+            }
+            assert_eq!((db.unwritten().len(), db.troubles()), (5, vec![]), "nothing is lost");
+            // It takes only so much in.
+            while db.gathered.bytes < MAX_GATHERED_BYTES {
+                db.merge("s_1_0", &Patch::default().text(Key::Label, &"l".repeat(1 << 20)), false).unwrap();
+            }
+            assert!(matches!(db.merge("s_1_9", &large(9), true), Err(DbError::Busy(_))));
+            end(&db.connection);
+            db.flush().unwrap();
+            for n in 0..5 {
+                let record = db.get(&format!("s_1_{n}")).unwrap().unwrap();
+                assert_eq!((record.buffers[0][0], record.value(Key::Stdout)), (n, "once".into()));
+            }
         }
     }
 }
