@@ -68,7 +68,9 @@ pub enum SpecError {
     #[error("parameter '{0}' is given twice")]
     Repeated(String),
     /// A list or table that is none.
-    #[error("{0}: '{1}' is not a JSON list or table: write [1, 2] or {{\"name\": 1}}, in quotes for the shell, or use a table in TOML")]
+    #[error(
+        "{0}: '{1}' is not a JSON list or table: write [1, 2] or {{\"name\": 1}}, in quotes for the shell, or use a table in TOML"
+    )]
     Json(String, String),
 }
 

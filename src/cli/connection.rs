@@ -96,8 +96,7 @@ impl Connection {
         let file = read_client_file(&path)?;
         let timeout = Duration::try_from_secs_f64(self.timeout_s).context("--timeout-s")?;
         let context = zmq::Context::new();
-        let asked = Client::connect(&context, &file, timeout)
-            .and_then(|mut client| client.ask(question, content, timeout));
+        let asked = Client::connect(&context, &file, timeout).and_then(|mut client| client.ask(question, content, timeout));
         asked.map_err(|error| explained(error, &path, &file))
     }
 }

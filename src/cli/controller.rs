@@ -177,7 +177,11 @@ const HANGUPS: std::time::Duration = std::time::Duration::from_secs(5);
 impl Terminal {
     fn of_this_process() -> Self {
         let (input, output, errors) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-        let streams = [(input.is_terminal(), input.as_fd()), (output.is_terminal(), output.as_fd()), (errors.is_terminal(), errors.as_fd())];
+        let streams = [
+            (input.is_terminal(), input.as_fd()),
+            (output.is_terminal(), output.as_fd()),
+            (errors.is_terminal(), errors.as_fd()),
+        ];
         let stream = streams.into_iter().find(|(is_terminal, _)| *is_terminal).and_then(|(_, fd)| fd.try_clone_to_owned().ok());
         Terminal { stream, closed_at: None, clock: Clock::default() }
     }

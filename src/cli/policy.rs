@@ -86,7 +86,9 @@ pub(super) fn run(options: &Options, registry: &Registry) -> ExitCode {
         Command::List(options) => return schemes::run(options, registry),
         Command::Check { file } => check(file.as_deref(), connection, registry),
         Command::Show { json } => ask(json!({"action": "show"})).map(|answer| show(&answer, *json)),
-        Command::Set { policies, parameters } => set(policies, parameters).and_then(ask).map(|answer| say_change(&answer, registry)),
+        Command::Set { policies, parameters } => {
+            set(policies, parameters).and_then(ask).map(|answer| say_change(&answer, registry))
+        }
         Command::Pause => ask(json!({"action": "pause"})).map(|_| println!("paused")),
         Command::Resume => ask(json!({"action": "resume"})).map(|_| println!("resumed")),
         Command::Drain { engine } => drain(connection, *engine, true),
@@ -166,7 +168,11 @@ fn shadow(connection: &Connection, schemes: &[PolicySpec], registry: &Registry) 
     let Ok(mut policies) = serde_json::from_value::<Resolved>(shown["policies"].clone()) else { return Ok(()) };
     for spec in schemes {
         policies.set(Axis::Placement, spec.clone());
-        policies.doubts(registry).iter().filter(|doubt| doubt.starts_with("placement ")).for_each(|doubt| println!("note: {doubt}"));
+        policies
+            .doubts(registry)
+            .iter()
+            .filter(|doubt| doubt.starts_with("placement "))
+            .for_each(|doubt| println!("note: {doubt}"));
     }
     Ok(())
 }
@@ -212,7 +218,7 @@ fn say_change(answer: &Value, registry: &Registry) {
         println!("{:<10} {}{before}", axis.name(), written(now));
     }
     answer["doubts"].as_array().into_iter().flatten().filter_map(Value::as_str).for_each(|doubt| println!("note: {doubt}"));
-    println!("until the policies are read again (SIGHUP) or the controller is: no file has been changed");
+    println!("in force until a reload (SIGHUP) or restart: no file has been changed");
 }
 
 /// What was there before; of the same policy, the parameters that differ, and which of them went back to their defaults.

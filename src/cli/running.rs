@@ -107,7 +107,8 @@ pub(super) fn run(options: &Options) -> ExitCode {
     (config.controller.profile, config.controller.profile_dir) = (options.profile.clone(), options.profile_dir.clone());
     let env = |name: &str| std::env::var(name).ok();
     let own = profile_dir(&config, &env);
-    let is_one = options.profile.is_some() || options.profile_dir.is_some() || env("IPP_PROFILE_DIR").is_some_and(|it| !it.is_empty());
+    let is_one =
+        options.profile.is_some() || options.profile_dir.is_some() || env("IPP_PROFILE_DIR").is_some_and(|it| !it.is_empty());
     let mut profiles = vec![own.clone()];
     if let Some(folder) = own.parent().filter(|_| !is_one) {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -134,14 +135,22 @@ pub(super) fn run(options: &Options) -> ExitCode {
     }
     if found.is_empty() {
         let places: Vec<String> = profiles.iter().map(|profile| profile.display().to_string()).collect();
-        println!("no controller's connection file in {}", if places.is_empty() { own.display().to_string() } else { places.join(", ") });
+        println!(
+            "no controller's connection file in {}",
+            if places.is_empty() { own.display().to_string() } else { places.join(", ") }
+        );
         return ExitCode::SUCCESS;
     }
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY).set_header(["profile folder", "cluster id", "address", "state"]);
     for found in &found {
         let id = found.cluster_id.clone().unwrap_or_else(|| "-".to_owned());
-        table.add_row([found.profile.display().to_string(), id, found.address.clone().unwrap_or_else(|| "?".to_owned()), found.life()]);
+        table.add_row([
+            found.profile.display().to_string(),
+            id,
+            found.address.clone().unwrap_or_else(|| "?".to_owned()),
+            found.life(),
+        ]);
     }
     println!("{table}");
     ExitCode::SUCCESS

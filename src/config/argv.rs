@@ -4,8 +4,8 @@
 use pointsman_policies::nearest;
 use serde_json::Value;
 
-use super::ipcontroller::{Arguments, Setting, Special};
 use super::ConfigError;
+use super::ipcontroller::{Arguments, Setting, Special};
 
 /// Options with a value, and the trait that each sets.
 const ALIASES: &[(&str, &str)] = &[
@@ -118,7 +118,10 @@ pub(super) fn split(args: &[String], read: &mut Arguments) -> Result<Vec<Setting
             given.push((flag, None));
             continue;
         }
-        if inline.is_some() && alias.is_none() && (flag.is_some() || SPECIALS.iter().any(|(known, _)| known[1..] == arg[1..=name.len() + 1])) {
+        if inline.is_some()
+            && alias.is_none()
+            && (flag.is_some() || SPECIALS.iter().any(|(known, _)| known[1..] == arg[1..=name.len() + 1]))
+        {
             return Err(refused(format!("--{name} takes no value: write it alone")));
         }
         let target = alias.map_or(name, |(_, target)| target);

@@ -16,7 +16,11 @@ impl Config {
             return wrong("heartbeat.period_ms", "1 ms or more between pings (--ping)", &0);
         }
         if self.broadcast.depth > MAX_DEPTH {
-            return wrong("broadcast.depth", &format!("0 to {MAX_DEPTH}, since the tree has 2 to this power ports"), &self.broadcast.depth);
+            return wrong(
+                "broadcast.depth",
+                &format!("0 to {MAX_DEPTH}, since the tree has 2 to this power ports"),
+                &self.broadcast.depth,
+            );
         }
         let within_years = |seconds: f64| (0.0..=1e10).contains(&seconds);
         if !within_years(self.controller.registration_timeout_s) {
@@ -30,7 +34,11 @@ impl Config {
                 return wrong("records.retention.max_age_s", "seconds, 0 or more", &age_s);
             }
             if rule.is_empty() {
-                return wrong("records.retention", "max_age_s, max_records or max_bytes in each rule", &"a rule that limits nothing");
+                return wrong(
+                    "records.retention",
+                    "max_age_s, max_records or max_bytes in each rule",
+                    &"a rule that limits nothing",
+                );
             }
         }
         for (setting, limit) in [
@@ -82,7 +90,10 @@ mod tests {
     fn what_nothing_could_follow_is_refused_with_the_setting_and_its_range() {
         for (text, says) in [
             ("[heartbeat]\nperiod_ms = 0", "heartbeat.period_ms: expected 1 ms or more"),
-            ("[controller]\nregistration_timeout_s = -1.0", "controller.registration_timeout_s: expected seconds, 0 or more, not -1"),
+            (
+                "[controller]\nregistration_timeout_s = -1.0",
+                "controller.registration_timeout_s: expected seconds, 0 or more, not -1",
+            ),
             ("[controller]\nregistration_timeout_s = nan", "controller.registration_timeout_s"),
             ("[controller]\ncluster_id = \"a/b\"", "controller.cluster_id"),
             ("[[records.retention]]\nmax_age_s = -3.0", "records.retention.max_age_s: expected seconds, 0 or more, not -3"),

@@ -333,7 +333,10 @@ fn without_meaning(read: &mut Arguments, setting: &Setting, class: &str) -> Resu
         Verdict::Unknown(nearest) => {
             let meant = match (nearest, argv::option_of(&setting.name)) {
                 (_, Some(option)) if setting.class.chars().all(|c| c.is_ascii_lowercase()) => {
-                    format!(": `{}.{}` is a setting of pointsman.toml; as an option it is --{option}", setting.class, setting.name)
+                    format!(
+                        ": `{}.{}` is a setting of pointsman.toml; as an option it is --{option}",
+                        setting.class, setting.name
+                    )
                 }
                 (Some(nearest), _) => format!(" (did you mean {nearest}?)"),
                 _ => String::new(),
@@ -449,15 +452,7 @@ mod tests {
     #[test]
     fn the_command_lines_of_launchers_and_tests_are_understood() {
         let folder = tempfile::tempdir().unwrap();
-        let line = [
-            "--profile=iptest",
-            "--log-level=10",
-            "--ping",
-            "250",
-            "--dictdb",
-            "--ip=127.0.0.1",
-            "--TaskScheduler.hwm=0",
-        ];
+        let line = ["--profile=iptest", "--log-level=10", "--ping", "250", "--dictdb", "--ip=127.0.0.1", "--TaskScheduler.hwm=0"];
         let arguments = read(&line, folder.path()).unwrap();
         assert_eq!(arguments.warnings, Vec::<String>::new());
         let config = arguments.config;
@@ -523,7 +518,11 @@ mod tests {
         assert!(arguments.warnings.iter().all(|line| line.contains("means nothing")), "{:?}", arguments.warnings);
         let config = arguments.config;
         assert_eq!((config.log.level.as_str(), config.log.to_file, config.heartbeat.period_ms), ("info", false, 300));
-        std::fs::write(folder.path().join("ipcontroller_config.py"), "c.TaskScheduler.hwn = 3\nc.Cluster.n = 3\nc.Session.kye = ''\n").unwrap();
+        std::fs::write(
+            folder.path().join("ipcontroller_config.py"),
+            "c.TaskScheduler.hwn = 3\nc.Cluster.n = 3\nc.Session.kye = ''\n",
+        )
+        .unwrap();
         let warnings = read(&[], folder.path()).unwrap().warnings;
         assert!(warnings.len() == 2 && warnings[0].contains("did you mean TaskScheduler.hwm?"), "{warnings:?}");
     }

@@ -57,7 +57,8 @@ pub(super) fn verdict(class: &str, name: &str) -> Verdict {
         let name = if names_of(class).any(|known| known == name) { Some(name) } else { nearest(name, names_of(class)) };
         name.map(|name| format!("{class}.{name}"))
     });
-    let by_name = || classes().find(|(known, _)| names_of(known).any(|known| known == name)).map(|(known, _)| format!("{known}.{name}"));
+    let by_name =
+        || classes().find(|(known, _)| names_of(known).any(|known| known == name)).map(|(known, _)| format!("{known}.{name}"));
     Verdict::Unknown(by_class.or_else(by_name))
 }
 

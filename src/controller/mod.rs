@@ -33,11 +33,11 @@ use pointsman_schedulers::task::{Limits, TaskScheduler};
 
 use crate::config::{Config, Store, Transport};
 use curve::{CurveServer, Gate};
-use lock::{Held, ProfileLock};
-use reach::Contact;
 use dask::{DaskInput, DaskKeeper, Reach};
+use lock::{Held, ProfileLock};
 pub(crate) use policies::PolicyDesk;
 use ports::{Binder, Side};
+use reach::Contact;
 use supervise::Crew;
 pub use supervise::{Ending, Stopper};
 pub use taps::HubTap;

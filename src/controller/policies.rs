@@ -136,7 +136,8 @@ impl PolicyDesk {
         Ok(SchedulerOrder::Policies {
             changes: built,
             text,
-            answer: json!({"policies": in_force.policies, "was": was, "doubts": in_force.policies.doubts(&self.registry)}) })
+            answer: json!({"policies": in_force.policies, "was": was, "doubts": in_force.policies.doubts(&self.registry)}),
+        })
     }
 
     /// Takes over what a configuration says that differs from what is in force. Returns whether anything does.

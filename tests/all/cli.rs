@@ -96,8 +96,8 @@ fn what_is_wrong_is_said_before_anything_starts() {
         (&["engine", "-n", "0", "--file", "x"], 2, &["0 is not in 1.."]),
         (&["demo", "--engines", "0"], 2, &["0 is not in 2.."]),
         (&["lab", "run", "schemes", "--threads", "0"], 2, &["0 is not in 1.."]),
-        (&["policy", "show", "--timeout-s", "-1"], 2, &["--timeout-s"]),
-        (&["policy", "show", "--timeout-s", "0"], 2, &["a number of seconds above 0"]),
+        (&["policy", "show", "--timeout-s=-1"], 2, &["a number of seconds above 0"]),
+        (&["policy", "show", "--timeout-s=0"], 2, &["a number of seconds above 0"]),
         // Policies.
         (&["controller", "--scheme=leastlaod"], 1, &["no placement is called", "did you mean 'leastload'?"]),
         (&["controller", "--placement=fair"], 1, &["'fair' decides the order, not the placement: give it as `order`"]),
@@ -192,8 +192,13 @@ fn a_reader_that_leaves_a_closed_and_a_full_output_end_no_command_with_a_panic()
         let output = Command::new("sh").args(["-c", &line]).env("IPP_PROFILE_DIR", folder.path()).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{args:?}");
     }
-    for args in [&["controller", "--nonsense"][..], &["lab", "example", "stal"], &["policy", "show"], &["engine", "--file", "/no"]] {
-        for stderr in [Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap()), Stdio::from(std::io::pipe().unwrap().1)] {
+    for args in
+        [&["controller", "--nonsense"][..], &["lab", "example", "stal"], &["policy", "show"], &["engine", "--file", "/no"]]
+    {
+        for stderr in [
+            Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap()),
+            Stdio::from(std::io::pipe().unwrap().1),
+        ] {
             let mut command = Command::new(BIN);
             command.args(args).env("IPP_PROFILE_DIR", folder.path()).stdin(Stdio::null()).stderr(stderr);
             assert!(command.status().unwrap().code().is_some_and(|code| code == 1 || code == 2), "{args:?}");

@@ -71,7 +71,8 @@ fn errand(client: &mut Client, content: &Value) -> Value {
 /// Has so many lines of more than a hundred bytes logged.
 fn log_lines(client: &mut Client, count: usize) {
     for n in 0..count {
-        errand(client, &json!({"action": "set", "policies": [["lru", "twobin"][n % 2]]}));
+        let policy = ["lru", "twobin"][n % 2];
+        errand(client, &json!({"action": "set", "policies": [policy]}));
     }
 }
 
@@ -136,7 +137,13 @@ fn a_second_controller_is_refused_and_takes_nothing_from_the_first() {
     let folder = tempfile::tempdir().unwrap();
     let engines = folder.path().join("log/engines.json");
     let second = |args: &[&str]| -> Output {
-        Command::new(BIN).arg("controller").args(args).env("IPP_PROFILE_DIR", folder.path()).stdin(Stdio::null()).output().unwrap()
+        Command::new(BIN)
+            .arg("controller")
+            .args(args)
+            .env("IPP_PROFILE_DIR", folder.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
     };
     let first = Running::start(folder.path(), &[], Stdio::null());
     std::fs::write(&engines, "{\"mine\": 1}").unwrap();
@@ -193,10 +200,14 @@ fn tools_find_the_one_controller_that_runs_and_tell_what_is_wrong_with_a_file() 
 
     // Changed on the run: what it was, that it can do nothing, and how long it lasts.
     let set = |policy: &str| tool(&["policy", "set", policy, "--cluster-id=two"]).1;
-    assert!(set("choices[d=3]").contains("placement  choices[d=3,memory=false]   (was leastload"), "{}", set("choices[d=3]"));
+    let shown = set("choices[d=3]");
+    assert!(shown.contains("placement  choices[d=3,") && shown.contains("   (was leastload[tie=lru])"), "{shown}");
     let shown = set("choices");
-    assert!(shown.contains("d: 3 -> 2, the default") && shown.contains("note: placement choices: with one task per engine"), "{shown}");
-    assert!(shown.contains("until the policies are read again (SIGHUP)"), "{shown}");
+    assert!(
+        shown.contains("d: 3 -> 2, the default") && shown.contains("note: placement choices: with one task per engine"),
+        "{shown}"
+    );
+    assert!(shown.contains("in force until a reload (SIGHUP) or restart"), "{shown}");
     let (_, shown, _) = tool(&["policy", "shadow", "twobin", "--cluster-id=two"]);
     assert!(shown.contains("deciding without acting: twobin") && shown.contains("note: placement twobin"), "{shown}");
     let (ok, _, said) = tool(&["policy", "drain", "9", "--cluster-id=two"]);
@@ -214,13 +225,20 @@ fn tools_find_the_one_controller_that_runs_and_tell_what_is_wrong_with_a_file() 
     let (file, pid) = (two.file.clone(), two.child.id());
     drop(two);
     let (ok, _, said) = tool(&["policy", "show", "--timeout-s=0.5", "--file", file.to_str().unwrap()]);
-    assert!(!ok && said.contains("nobody listens at tcp://127.0.0.1:") && said.contains("has ended without removing its file"), "{said}");
+    assert!(
+        !ok && said.contains("nobody listens at tcp://127.0.0.1:") && said.contains("has ended without removing its file"),
+        "{said}"
+    );
     assert!(tool(&["policy", "show"]).0, "the dead one is not counted");
     let (_, shown, _) = tool(&["list"]);
-    assert!(shown.contains("gone: nobody listens there") && shown.contains("since 20") && !shown.contains(&pid.to_string()), "{shown}");
+    assert!(
+        shown.contains("gone: nobody listens there") && shown.contains("since 20") && !shown.contains(&pid.to_string()),
+        "{shown}"
+    );
     let (_, shown, _) = tool(&["list", "--json"]);
     let list: Value = serde_json::from_str(&shown).unwrap();
-    let states: Vec<_> = list.as_array().unwrap().iter().map(|found| (found["cluster_id"].as_str(), found["state"].as_str())).collect();
+    let states: Vec<_> =
+        list.as_array().unwrap().iter().map(|found| (found["cluster_id"].as_str(), found["state"].as_str())).collect();
     assert_eq!(states, [(Some("one"), Some("serves")), (Some("two"), Some("gone"))]);
 }
 
@@ -235,7 +253,10 @@ fn a_reload_names_what_needs_a_restart_and_what_can_have_no_effect() {
     let started = Instant::now();
     loop {
         let text = std::fs::read_to_string(&log).unwrap();
-        let told = ["in force when the controller is started again: heartbeat.period_ms, scheduler.grace_ms", "placement sita: with a limit (hwm 1)"];
+        let told = [
+            "in force when the controller is started again: heartbeat.period_ms, scheduler.grace_ms",
+            "placement sita: with a limit (hwm 1)",
+        ];
         if told.iter().all(|words| text.contains(words)) {
             break;
         }

@@ -105,7 +105,8 @@ impl Driver {
     /// Says which engines there are instead.
     fn no_engine(&self, number: u64) -> String {
         let overview = self.machine.overview(self.now());
-        let all: Vec<String> = overview["engines"].as_array().into_iter().flatten().map(|engine| engine["id"].to_string()).collect();
+        let all: Vec<String> =
+            overview["engines"].as_array().into_iter().flatten().map(|engine| engine["id"].to_string()).collect();
         let more = if all.len() > 20 { ", ..." } else { "" };
         match all.as_slice() {
             [] => format!("there is no engine {number}, and no other"),
