@@ -225,7 +225,9 @@ fn reload(desk: &PolicyDesk, arguments: &[String], started: &Config, registry: &
         let others = started.differences(&rest);
         if !others.is_empty() {
             let names = others.join(", ");
-            tracing::warn!("changed as well, in force when the controller is started again: {names}");
+            tracing::warn!(
+                "settings other than the four policies have changed, and take effect when the controller is started again: {names}"
+            );
         }
         let is_changed = desk.reload(&read.config.policy)?;
         for doubt in read.config.policy.resolve(registry)?.doubts(registry).iter().filter(|_| is_changed) {

@@ -218,7 +218,7 @@ fn say_change(answer: &Value, registry: &Registry) {
         println!("{:<10} {}{before}", axis.name(), written(now));
     }
     answer["doubts"].as_array().into_iter().flatten().filter_map(Value::as_str).for_each(|doubt| println!("note: {doubt}"));
-    println!("until the policies are read again (SIGHUP) or the controller is: no file has been changed");
+    println!("in force until a reload (SIGHUP) or restart: no file has been changed");
 }
 
 /// What was there before; of the same policy, the parameters that differ, and which of them went back to their defaults.

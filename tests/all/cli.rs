@@ -97,8 +97,8 @@ fn what_is_wrong_is_said_before_anything_starts() {
         (&["engine", "-n", "0", "--file", "x"], 2, &["0 is not in 1.."]),
         (&["demo", "--engines", "0"], 2, &["0 is not in 2.."]),
         (&["lab", "run", "schemes", "--threads", "0"], 2, &["0 is not in 1.."]),
-        (&["policy", "show", "--timeout-s", "-1"], 2, &["--timeout-s"]),
-        (&["policy", "show", "--timeout-s", "0"], 2, &["a number of seconds above 0"]),
+        (&["policy", "show", "--timeout-s=-1"], 2, &["a number of seconds above 0"]),
+        (&["policy", "show", "--timeout-s=0"], 2, &["a number of seconds above 0"]),
         // Policies.
         (&["controller", "--scheme=leastlaod"], 1, &["no placement is called", "did you mean 'leastload'?"]),
         (&["controller", "--placement=fair"], 1, &["'fair' decides the order, not the placement: give it as `order`"]),

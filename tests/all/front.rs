@@ -254,7 +254,7 @@ fn a_reload_names_what_needs_a_restart_and_what_can_have_no_effect() {
     loop {
         let text = std::fs::read_to_string(&log).unwrap();
         let told = [
-            "in force when the controller is started again: heartbeat.period_ms, scheduler.grace_ms",
+            "and take effect when the controller is started again: heartbeat.period_ms, scheduler.grace_ms",
             "placement sita: with a limit (hwm 1)",
         ];
         if told.iter().all(|words| text.contains(words)) {
