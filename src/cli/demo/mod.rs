@@ -56,6 +56,9 @@ pub(super) struct Options {
     log: String,
 }
 
+/// How long the last records may take.
+const RECORDS_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What a task costs beside its work, and a run besides, for the guess of how long all takes.
 const MESSAGES_S: f64 = 0.000_3;
 const START_S: f64 = 0.5;
@@ -157,9 +160,9 @@ fn run_once(
     if error.is_nan() || error > 1e-9 {
         bail!("the factor is wrong by {error:e}: a dependency was not respected");
     }
-    let records = client.ask("db_request", &json!({"query": {"completed": {"$exists": true}}, "keys": ["msg_id"]}), PATIENCE)?;
+    let records = records(&mut client, plan.len())?;
     let numbers = started.iter().map(|engine| (engine.uuid().to_owned(), engine.number())).collect();
-    let row = Row::new(scheme.to_string(), &timing, graph, &numbers, error, records["records"].as_array().map_or(0, Vec::len))?;
+    let row = Row::new(scheme.to_string(), &timing, graph, &numbers, error, records)?;
 
     drop(client);
     started.iter().for_each(EngineHandle::stop);
@@ -170,6 +173,19 @@ fn run_once(
     match controller.wait() {
         Ending::Asked => Ok(row),
         Ending::Incomplete(reason) | Ending::Died(reason) => bail!("the controller did not end well: {reason}"),
+    }
+}
+
+/// How many tasks have ended by the records, which come a moment after the answers: asked until all are there, or for so long.
+fn records(client: &mut Client, expected: usize) -> anyhow::Result<usize> {
+    let clock = Clock::default();
+    loop {
+        let asked = json!({"query": {"completed": {"$exists": true}}, "keys": ["msg_id"]});
+        let found = client.ask("db_request", &asked, PATIENCE)?["records"].as_array().map_or(0, Vec::len);
+        if found >= expected || clock.now() > RECORDS_PATIENCE {
+            return Ok(found);
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
