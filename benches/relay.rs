@@ -1,330 +1,347 @@
-//! The relay's own cost: CPU of the relaying thread for each message of a queue that is there already, beside pyzmq's algorithm and libzmq's
-//! `zmq_proxy` with capture on the same libzmq, in turns within one run. Everything is in this process, so that no TCP and no other thread's
-//! work is measured; `benches/peers` measures whole processes over TCP. Not a criterion benchmark: what counts is CPU time of one thread.
+//! `cargo bench --bench relay`: what a relay passes on, in messages and bytes a second (group `relay`), and what its thread pays for a message
+//! (group `relay-cpu`), in process and over TCP, for each pairing, with and without a subscriber on the side. An iteration is one message,
+//! from a source that keeps a bounded number under way to a sink. `relay_peers` and `relay_tcp` stand beside other relays instead.
 #![allow(missing_docs, unsafe_code)]
 
-use std::ffi::c_void;
+use std::fmt;
 use std::os::unix::thread::JoinHandleExt as _;
-use std::sync::mpsc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use pointsman::controller::HubTap;
-use pointsman::core::hub::driver::HubInput;
-use pointsman::core::net::{Mailbox, Outbox};
-use pointsman::core::relay::{Command, NoTap, Pairing, PublishTap, Relay};
+use bytes::Bytes;
+use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use pointsman::core::net::{Frame, FrameBuf, Mailbox, Outbox, Port, wait};
+use pointsman::core::relay::{Command, Pairing, PublishTap, Relay};
 
-/// Rounds of each contender; the median counts.
-const ROUNDS: usize = 100;
+/// Messages and bytes that are under way at most: enough that nobody waits for another, too few to fill a cache of the last level.
+const AHEAD: u64 = 512;
+const AHEAD_BYTES: u64 = 8 << 20;
+/// How long a peer sleeps at most before it looks for the end.
+const TICK: Duration = Duration::from_millis(20);
 
-/// CPU seconds of another thread so far.
-fn cpu_s_of<T>(thread: &std::thread::JoinHandle<T>) -> f64 {
-    let mut id: libc::clockid_t = 0;
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the thread has not been joined, so its handle is good; both calls write the given variables.
-    unsafe {
-        libc::pthread_getcpuclockid(thread.as_pthread_t(), &mut id);
-        libc::clock_gettime(id, &mut time);
+/// CPU time of a thread, in nanoseconds: of the relay's, as [`Rig::cpu_ns`] reads it.
+struct ThreadCpu;
+
+impl Measurement for ThreadCpu {
+    type Intermediate = f64;
+    type Value = f64;
+
+    /// Of the thread that calls, for benchmarks that do their work themselves.
+    fn start(&self) -> f64 {
+        cpu_ns(libc::CLOCK_THREAD_CPUTIME_ID)
     }
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+
+    fn end(&self, start: f64) -> f64 {
+        self.start() - start
+    }
+
+    fn add(&self, a: &f64, b: &f64) -> f64 {
+        a + b
+    }
+
+    fn zero(&self) -> f64 {
+        0.0
+    }
+
+    fn to_f64(&self, value: &f64) -> f64 {
+        *value
+    }
+
+    fn formatter(&self) -> &dyn ValueFormatter {
+        self
+    }
 }
 
-/// Who relays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Contender {
-    /// Ours, with a subscriber on the side.
-    Watched,
-    /// Ours, with an XPUB on the side that nobody has subscribed to.
-    Unwatched,
-    /// Ours, with whole messages for our own hub.
-    Hub,
-    /// Ours, without a side.
-    Alone,
-    /// pyzmq's monitored queue: one poll, then one message, frame by frame, with a copy of each to the side.
-    Pyzmq,
-    /// libzmq's proxy with capture: no prefix, no change of identities.
-    Proxy,
+impl ValueFormatter for ThreadCpu {
+    fn scale_values(&self, typical_ns: f64, values: &mut [f64]) -> &'static str {
+        let (divisor, unit) = if typical_ns < 1e3 { (1.0, "ns CPU") } else { (1e3, "µs CPU") };
+        values.iter_mut().for_each(|value| *value /= divisor);
+        unit
+    }
+
+    fn scale_throughputs(&self, _: f64, throughput: &Throughput, values: &mut [f64]) -> &'static str {
+        let (count, unit) = match *throughput {
+            Throughput::Elements(count) | Throughput::ElementsAndBytes { elements: count, .. } => {
+                (count as f64 / 1e3, "Kelem/CPU-s")
+            }
+            Throughput::Bytes(count) | Throughput::BytesDecimal(count) => (count as f64 / f64::from(1 << 20), "MiB/CPU-s"),
+            Throughput::Bits(count) => (count as f64 / 1e6, "Mb/CPU-s"),
+        };
+        values.iter_mut().for_each(|value| *value = count * 1e9 / *value);
+        unit
+    }
+
+    fn scale_for_machines(&self, _: &mut [f64]) -> &'static str {
+        "ns"
+    }
 }
 
-/// A message of a client for an engine, or a plain one.
+fn cpu_ns(clock: libc::clockid_t) -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes the given variable.
+    unsafe { libc::clock_gettime(clock, &mut time) };
+    time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
+}
+
+#[derive(Clone, Copy)]
+struct Case {
+    tcp: bool,
+    pairing: Pairing,
+    watched: bool,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sockets = match self.pairing {
+            Pairing::Swap => "router-router",
+            Pairing::Straight => "router-dealer",
+            Pairing::OneWay => "sub-pub",
+        };
+        let transport = if self.tcp { "tcp" } else { "inproc" };
+        write!(f, "{transport}/{sockets}/{}", if self.watched { "watched" } else { "unwatched" })
+    }
+}
+
+/// A message without the identity that a swap begins with.
 struct Message {
     name: &'static str,
-    frames: Vec<Vec<u8>>,
-    /// Identities change places: ROUTER and ROUTER, instead of ROUTER and DEALER.
-    swap: bool,
-    count: usize,
+    frames: Vec<Bytes>,
 }
 
-fn socket(context: &zmq::Context, kind: zmq::SocketType) -> zmq::Socket {
+fn messages() -> [Message; 4] {
+    let one = |name, bytes: usize| Message { name, frames: vec![vec![b'x'; bytes].into()] };
+    // Delimiter, signature, header, parent, metadata, content, and three buffers, as a task of a few numbers has them.
+    let task = [9, 64, 208, 2, 75, 2, 150, 150, 150].map(|bytes| Bytes::from(vec![b'x'; bytes])).to_vec();
+    [Message { name: "task", frames: task }, one("1 frame", 100), one("64 KiB", 64 << 10), one("1 MiB", 1 << 20)]
+}
+
+/// A relay on a thread of its own, a source on another, a sink, and a subscriber on a third if it is watched.
+struct Rig {
+    sink: Port,
+    buffer: FrameBuf,
+    go: Option<mpsc::Sender<u64>>,
+    commands: Outbox<Command>,
+    relay: JoinHandle<()>,
+    others: Vec<JoinHandle<()>>,
+    /// Messages that have come to the sink so far.
+    arrived: Arc<AtomicU64>,
+    over: Arc<AtomicBool>,
+    _context: zmq::Context,
+}
+
+fn socket(context: &zmq::Context, kind: zmq::SocketType, identity: &[u8]) -> zmq::Socket {
     let socket = context.socket(kind).expect("a socket");
     socket.set_sndhwm(0).expect("no limit");
     socket.set_rcvhwm(0).expect("no limit");
     socket.set_linger(0).expect("no wait");
+    if !identity.is_empty() {
+        socket.set_identity(identity).expect("an identity");
+    }
+    if kind == zmq::SUB {
+        socket.set_subscribe(b"").expect("a subscription");
+    }
     socket
 }
 
-/// A relay on a thread of its own with peers around it, waiting for the next batch.
-struct Bench {
-    contender: Contender,
-    source: zmq::Socket,
-    sink: zmq::Socket,
-    subscriber: Option<zmq::Socket>,
-    hub: Mailbox<HubInput>,
-    commands: Outbox<Command>,
-    steering: zmq::Socket,
-    go: mpsc::Sender<()>,
-    relay: std::thread::JoinHandle<()>,
-    _context: zmq::Context,
-}
-
-impl Bench {
-    fn new(contender: Contender, message: &Message) -> Bench {
+impl Rig {
+    fn new(case: Case, message: &Message) -> Rig {
         let context = zmq::Context::new();
         let bound = |kind, name: &str| {
-            let bound = socket(&context, kind);
-            bound.bind(&format!("inproc://{name}")).expect("a name");
-            bound
+            let socket = socket(&context, kind, b"");
+            let url = if case.tcp { "tcp://127.0.0.1:*".to_owned() } else { format!("inproc://{name}") };
+            socket.bind(&url).expect("a name");
+            let url = socket.get_last_endpoint().expect("an option").expect("text");
+            (socket, url)
         };
-        let dialled = |kind, name: &str, identity: &[u8]| {
-            let dialled = socket(&context, kind);
-            if !identity.is_empty() {
-                dialled.set_identity(identity).expect("an identity");
-            }
-            dialled.connect(&format!("inproc://{name}")).expect("a connection");
-            dialled
+        let dialled = |kind, url: &str, identity: &[u8]| {
+            let socket = socket(&context, kind, identity);
+            socket.connect(url).expect("a connection");
+            Port::from(socket)
         };
-        let front = bound(zmq::ROUTER, "front");
-        let is_proxy = contender == Contender::Proxy;
-        let back = bound(if message.swap && !is_proxy { zmq::ROUTER } else { zmq::DEALER }, "back");
-        let side = bound(if contender == Contender::Unwatched { zmq::XPUB } else { zmq::PUB }, "side");
-        let (source, sink) = (dialled(zmq::DEALER, "front", b"client"), dialled(zmq::DEALER, "back", b"engine"));
-        let subscriber = (contender != Contender::Unwatched).then(|| {
-            let subscriber = socket(&context, zmq::SUB);
-            subscriber.set_subscribe(b"").expect("a subscription");
-            subscriber.connect("inproc://side").expect("a connection");
-            // A PUB takes note of subscriptions when it is used.
-            side.send("hello", 0).expect("a send");
-            while subscriber.recv_bytes(zmq::DONTWAIT).is_err() {
-                side.send("hello", 0).expect("a send");
-            }
-            subscriber
-        });
+        let (front, back, source, sink) = match case.pairing {
+            Pairing::Swap => (zmq::ROUTER, zmq::ROUTER, zmq::DEALER, zmq::DEALER),
+            Pairing::Straight => (zmq::ROUTER, zmq::DEALER, zmq::DEALER, zmq::DEALER),
+            Pairing::OneWay => (zmq::SUB, zmq::PUB, zmq::PUB, zmq::SUB),
+        };
+        let ((front, front_url), (back, back_url), (side, side_url)) =
+            (bound(front, "front"), bound(back, "back"), bound(zmq::XPUB, "side"));
+        let tap = PublishTap::new(side, b"in", b"out").expect("a tap");
+        let relay = Relay::new(front, back, case.pairing, tap).expect("a relay");
         let (commands, mailbox) = Mailbox::new(4, 100).expect("a mailbox");
-        let (steering, steered) = (bound(zmq::PAIR, "steer"), dialled(zmq::PAIR, "steer", b""));
-        let (to_hub, hub) = Mailbox::new(10_000_000, usize::MAX).expect("a mailbox");
-        let pairing = if message.swap { Pairing::Swap } else { Pairing::Straight };
-        let (go, gone) = mpsc::channel();
-        let count = message.count;
-        let relay = move || match contender {
-            Contender::Watched | Contender::Unwatched => {
-                let tap = PublishTap::new(side, b"in", b"out").expect("a tap");
-                Relay::new(front, back, pairing, tap).expect("a relay").run(&mailbox).expect("a run");
-            }
-            Contender::Hub => {
-                Relay::new(front, back, pairing, HubTap::new("task", to_hub, true))
-                    .expect("a relay")
-                    .run(&mailbox)
-                    .expect("a run");
-            }
-            Contender::Alone => {
-                Relay::new(front, back, pairing, NoTap).expect("a relay").run(&mailbox).expect("a run");
-            }
-            Contender::Pyzmq => {
-                let (mut front, mut back, mut side) = (front, back, side);
-                while gone.recv().is_ok() {
-                    pyzmq([&mut front, &mut back, &mut side], pairing == Pairing::Swap, count);
-                }
-            }
-            Contender::Proxy => {
-                let (mut front, mut back, mut side, mut steered) = (front, back, side, steered);
-                zmq::proxy_steerable_with_capture(&mut front, &mut back, &mut side, &mut steered).expect("a proxy");
-            }
+        let relay = std::thread::spawn(move || relay.run(&mailbox).expect("a run"));
+        let (source, sink) = (dialled(source, &front_url, b"client"), dialled(sink, &back_url, b"engine"));
+
+        let (arrived, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let mut rig = Rig {
+            sink,
+            buffer: FrameBuf::default(),
+            go: None,
+            commands,
+            relay,
+            others: Vec::new(),
+            arrived: arrived.clone(),
+            over: over.clone(),
+            _context: context.clone(),
         };
-        let relay = std::thread::Builder::new().name(format!("{contender:?}")).spawn(relay).expect("a thread");
-        let bench = Bench { contender, source, sink, subscriber, hub, commands, steering, go, relay, _context: context };
-        bench.tell(Command::Pause);
-        bench
+        let frames: Vec<Bytes> = (case.pairing == Pairing::Swap)
+            .then(|| Bytes::from_static(b"engine"))
+            .into_iter()
+            .chain(message.frames.clone())
+            .collect();
+        let seen = case.watched.then(|| rig.watch(dialled(zmq::SUB, &side_url, b""), &source, &frames));
+        rig.connect(&source, &frames);
+        rig.feed(source, frames, seen);
+        rig
     }
 
-    fn tell(&self, command: Command) {
-        match self.contender {
-            Contender::Pyzmq if command == Command::Resume => self.go.send(()).expect("a thread"),
-            Contender::Pyzmq => {} // it waits by itself
-            Contender::Proxy => {
-                let word = ["PAUSE", "RESUME", "TERMINATE"][command as usize];
-                self.steering.send(word, 0).expect("a send");
-            }
-            _ => drop(self.commands.send(command, 0)),
-        }
-    }
-
-    /// CPU seconds of the relay's thread for a batch that is there when it begins. Nobody takes anything before it is done: being woken for
-    /// that would be measured with it.
-    /// Nothing if `zmq_proxy` had not paused, and was done too early.
-    fn batch(&self, message: &Message) -> Option<f64> {
-        for _ in 0..message.count {
-            self.source.send_multipart(&message.frames, 0).expect("a send");
-        }
-        let before = cpu_s_of(&self.relay);
-        self.tell(Command::Resume);
-        let (mut used, mut still, mut looks) = (before, 0, 0);
-        while still < 3 && looks < 5_000 {
-            looks += 1;
+    /// A subscriber that counts what it gets, once it gets something.
+    fn watch(&mut self, subscriber: Port, source: &Port, frames: &[Bytes]) -> Arc<AtomicU64> {
+        let mut buffer = FrameBuf::default();
+        while !subscriber.take(&mut buffer).expect("a message") {
+            send(source, frames);
             std::thread::sleep(Duration::from_millis(1));
-            let now = cpu_s_of(&self.relay);
-            still = if now == used && now != before { still + 1 } else { 0 };
-            used = now;
         }
-        self.tell(Command::Pause);
-        let take_all = |from: &zmq::Socket| {
-            let mut taken = 0;
-            while from.recv_msg(zmq::DONTWAIT).is_ok() {
-                taken += usize::from(!from.get_rcvmore().expect("an option"));
+        let (seen, over) = (Arc::new(AtomicU64::new(0)), self.over.clone());
+        let count = seen.clone();
+        self.others.push(std::thread::spawn(move || {
+            while !over.load(Ordering::Acquire) {
+                while subscriber.take(&mut buffer).expect("a message") {
+                    count.fetch_add(1, Ordering::Release);
+                }
+                wait(&[&subscriber], [], Some(TICK)).expect("a poll");
             }
-            taken
-        };
-        assert_eq!(take_all(&self.sink), message.count, "{:?}: not all were relayed", self.contender);
-        if let Some(subscriber) = &self.subscriber {
-            take_all(subscriber);
-        }
-        self.hub.take(usize::MAX, &mut Vec::new());
-        (used > before).then_some(used - before)
+        }));
+        seen
     }
 
-    fn end(self) {
-        if self.contender == Contender::Pyzmq {
-            drop(self.go);
-        } else {
-            self.tell(Command::Resume);
-            self.tell(Command::Terminate);
+    /// Comes back when what is sent arrives, and nothing is under way.
+    fn connect(&mut self, source: &Port, frames: &[Bytes]) {
+        while !self.sink.take(&mut self.buffer).expect("a message") {
+            send(source, frames);
+            std::thread::sleep(Duration::from_millis(1));
         }
+        // The last of them; a PUB and the unconnected lose some before.
+        let last: Vec<Bytes> = frames[..frames.len() - 1].iter().cloned().chain([Bytes::from_static(b"last")]).collect();
+        send(source, &last);
+        let is_last = |buffer: &FrameBuf| buffer.frames().last().is_some_and(|frame| frame.as_ref() == b"last");
+        while !is_last(&self.buffer) {
+            if !self.sink.take(&mut self.buffer).expect("a message") {
+                wait(&[&self.sink], [], Some(TICK)).expect("a poll");
+            }
+        }
+    }
+
+    /// The source: as many as it is told, a bounded number ahead of the sink and of the subscriber.
+    fn feed(&mut self, source: Port, frames: Vec<Bytes>, seen: Option<Arc<AtomicU64>>) {
+        let (go, told) = mpsc::channel();
+        self.go = Some(go);
+        let size: u64 = frames.iter().map(|frame| frame.len() as u64).sum();
+        let ahead = AHEAD.min(AHEAD_BYTES / size).max(4);
+        let arrived = self.arrived.clone();
+        // What the subscriber has had before does not count.
+        let mut before = None;
+        self.others.push(std::thread::spawn(move || {
+            let mut sent = 0;
+            while let Ok(count) = told.recv() {
+                let end = sent + count;
+                while sent < end {
+                    let mut slowest = arrived.load(Ordering::Acquire);
+                    if let Some(seen) = &seen {
+                        let now = seen.load(Ordering::Acquire);
+                        slowest = slowest.min(now - *before.get_or_insert(now));
+                    }
+                    if sent.saturating_sub(slowest) < ahead {
+                        send(&source, &frames);
+                        sent += 1;
+                    } else {
+                        std::thread::yield_now();
+                    }
+                }
+            }
+        }));
+    }
+
+    /// Passes on so many messages; wall time, and CPU of the relay's thread.
+    fn pass(&mut self, count: u64) -> (Duration, f64) {
+        let (start, cpu) = (Instant::now(), self.cpu_ns());
+        if let Some(go) = &self.go {
+            go.send(count).expect("a source");
+        }
+        let mut taken = 0;
+        while taken < count {
+            if self.sink.take(&mut self.buffer).expect("a message") {
+                taken += 1;
+                self.arrived.fetch_add(1, Ordering::Release);
+            } else {
+                wait(&[&self.sink], [], None).expect("a poll");
+            }
+        }
+        (start.elapsed(), self.cpu_ns() - cpu)
+    }
+
+    fn cpu_ns(&self) -> f64 {
+        let mut clock: libc::clockid_t = 0;
+        // SAFETY: the thread has not been joined, so its handle is good; the call writes the given variable.
+        unsafe { libc::pthread_getcpuclockid(self.relay.as_pthread_t(), &mut clock) };
+        cpu_ns(clock)
+    }
+
+    fn end(mut self) {
+        self.go = None;
+        self.over.store(true, Ordering::Release);
+        self.commands.send_always(Command::Terminate);
         self.relay.join().expect("a relay");
+        self.others.into_iter().for_each(|thread| thread.join().expect("a peer"));
     }
 }
 
-/// A frame of the C interface, closed when it goes out of scope.
-struct Raw(zmq_sys::zmq_msg_t);
-
-impl Raw {
-    fn new() -> Raw {
-        let mut message = zmq_sys::zmq_msg_t::default();
-        // SAFETY: initialises what it is given.
-        unsafe { zmq_sys::zmq_msg_init(&mut message) };
-        Raw(message)
-    }
-
-    fn receive(&mut self, from: *mut c_void) -> bool {
-        // SAFETY: an initialised message and a live socket, here and below.
-        let received = unsafe { zmq_sys::zmq_msg_recv(&mut self.0, from, 0) };
-        assert!(received >= 0, "a frame");
-        let (mut more, mut size) = (0_i32, std::mem::size_of::<i32>());
-        // SAFETY: writes an int of that size.
-        unsafe { zmq_sys::zmq_getsockopt(from, 13, (&raw mut more).cast(), &mut size) };
-        more != 0
-    }
-
-    fn send(&mut self, to: *mut c_void, more: bool) {
-        // SAFETY: as above; the message is empty afterwards.
-        let sent = unsafe { zmq_sys::zmq_msg_send(&mut self.0, to, if more { 2 } else { 0 }) };
-        assert!(sent >= 0, "sent");
-    }
-
-    fn copy_from(&mut self, other: &mut Raw) {
-        // SAFETY: both are initialised.
-        unsafe { zmq_sys::zmq_msg_copy(&mut self.0, &mut other.0) };
-    }
+fn send(source: &Port, frames: &[Bytes]) {
+    let frame = |frame: &Bytes| if frame.len() < 1024 { Frame::copy_of(frame) } else { Frame::of_bytes(frame.clone()) };
+    source.send(&mut frames.iter().map(frame).collect::<Vec<_>>()).expect("a send");
 }
 
-impl Drop for Raw {
-    fn drop(&mut self) {
-        // SAFETY: it is initialised.
-        unsafe { zmq_sys::zmq_msg_close(&mut self.0) };
-    }
-}
-
-/// What pyzmq's monitored queue does (its documented behaviour): waits for either side, relays one message, begins anew.
-fn pyzmq([front, back, side]: [&mut zmq::Socket; 3], swap: bool, count: usize) {
-    let prefix = [&b"in"[..], b"out"];
-    let (mut frame, mut copy, mut first) = (Raw::new(), Raw::new(), Raw::new());
-    let mut relayed = 0;
-    while relayed < count {
-        let mut items = [front.as_poll_item(zmq::POLLIN), back.as_poll_item(zmq::POLLIN)];
-        zmq::poll(&mut items, -1).expect("a poll");
-        let readable = items.map(|item| item.is_readable());
-        let (front, back, side) = (front.as_mut_ptr(), back.as_mut_ptr(), side.as_mut_ptr());
-        for (at, (from, to)) in [(front, back), (back, front)].into_iter().enumerate() {
-            if !readable[at] {
-                continue;
-            }
-            relayed += 1;
-            // SAFETY: a live socket and bytes of that length.
-            unsafe { zmq_sys::zmq_send(side, prefix[at].as_ptr().cast(), prefix[at].len(), 2) };
-            if swap {
-                first.receive(from);
-                frame.receive(from);
-                for identity in [&mut frame, &mut first] {
-                    copy.copy_from(identity);
-                    copy.send(side, true);
-                    identity.send(to, true);
-                }
-            }
-            loop {
-                let more = frame.receive(from);
-                copy.copy_from(&mut frame);
-                frame.send(to, more);
-                copy.send(side, more);
-                if !more {
-                    break;
+/// Each case and message in a group, by what `value` makes of the time and the CPU of some of them.
+fn measure<M: Measurement<Value = V>, V>(criterion: &mut Criterion<M>, name: &str, value: fn((Duration, f64)) -> V) {
+    let mut group = criterion.benchmark_group(name);
+    for tcp in [false, true] {
+        for pairing in [Pairing::Swap, Pairing::Straight, Pairing::OneWay] {
+            for watched in [false, true] {
+                for message in &messages() {
+                    let case = Case { tcp, pairing, watched };
+                    let bytes = message.frames.iter().map(|frame| frame.len() as u64).sum();
+                    group.throughput(Throughput::ElementsAndBytes { elements: 1, bytes });
+                    group.bench_with_input(BenchmarkId::new(case.to_string(), message.name), message, |bencher, message| {
+                        let mut rig = Rig::new(case, message);
+                        bencher.iter_custom(|count| value(rig.pass(count)));
+                        rig.end();
+                    });
                 }
             }
         }
     }
+    group.finish();
 }
 
-fn main() {
-    let quick = std::env::args().any(|arg| arg == "--test");
-    let part = |bytes: usize| vec![b'x'; bytes];
-    let task = |first: &[u8]| {
-        let rest = [part(9), part(64), part(208), part(2), part(75), part(2), part(150), part(150), part(150)];
-        std::iter::once(first.to_vec()).chain(rest).collect::<Vec<_>>()
-    };
-    let count = |full: usize| if quick { 50 } else { full };
-    let messages = [
-        Message { name: "task", frames: task(b"engine"), swap: true, count: count(500) },
-        Message { name: "1 frame", frames: vec![part(100)], swap: false, count: count(2_000) },
-        Message { name: "1 MiB", frames: vec![part(1 << 20)], swap: false, count: count(100) },
-    ];
-    let contenders =
-        [Contender::Watched, Contender::Unwatched, Contender::Hub, Contender::Alone, Contender::Proxy, Contender::Pyzmq];
-    println!("{:>8} {:>10} {:>12} {:>10} {:>10}", "message", "relay", "ns/message", "to pyzmq", "to proxy");
-    let mut results = Vec::new();
-    for message in &messages {
-        let benches: Vec<Bench> = contenders.into_iter().map(|contender| Bench::new(contender, message)).collect();
-        let mut costs = vec![Vec::new(); contenders.len()];
-        for round in 0..if quick { 1 } else { ROUNDS } {
-            for (at, bench) in benches.iter().enumerate() {
-                let Some(cpu_s) = bench.batch(message) else { continue };
-                let ns = cpu_s / message.count as f64 * 1e9;
-                // The first batches meet cold memory.
-                if quick || round >= ROUNDS / 10 {
-                    costs[at].push(ns);
-                }
-            }
-        }
-        benches.into_iter().for_each(Bench::end);
-        let median = |values: &mut Vec<f64>| {
-            values.sort_by(f64::total_cmp);
-            values[values.len() / 2]
-        };
-        let medians: Vec<f64> = costs.iter_mut().map(median).collect();
-        let at = |contender| contenders.iter().position(|other| *other == contender).map_or(0.0, |at| medians[at]);
-        let (pyzmq, proxy) = (at(Contender::Pyzmq), at(Contender::Proxy));
-        for (contender, ns) in contenders.iter().zip(&medians) {
-            let name = format!("{contender:?}").to_lowercase();
-            println!("{:>8} {name:>10} {ns:>12.0} {:>10.2} {:>10.2}", message.name, ns / pyzmq, ns / proxy);
-            results.push(serde_json::json!({"message": message.name, "relay": name, "ns": ns, "to_pyzmq": ns / pyzmq, "to_proxy": ns / proxy}));
-        }
-    }
-    if let Some(path) = std::env::args().skip_while(|arg| arg != "--json").nth(1) {
-        std::fs::write(&path, serde_json::Value::from(results).to_string()).expect("a result file");
-    }
+fn throughput(criterion: &mut Criterion<WallTime>) {
+    measure(criterion, "relay", |(time, _)| time);
 }
+
+fn thread_cpu(criterion: &mut Criterion<ThreadCpu>) {
+    measure(criterion, "relay-cpu", |(_, cpu_ns)| cpu_ns);
+}
+
+/// Short: the cases are many, and what matters is the difference between them.
+fn short<M: Measurement>(criterion: Criterion<M>) -> Criterion<M> {
+    criterion
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_millis(700))
+        .without_plots()
+}
+
+criterion_group!(name = wall; config = short(Criterion::default()); targets = throughput);
+criterion_group!(name = cpu; config = short(Criterion::default().with_measurement(ThreadCpu)); targets = thread_cpu);
+criterion_main!(wall, cpu);

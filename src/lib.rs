@@ -18,12 +18,16 @@ pub use pointsman_core as core;
 pub use pointsman_policies as policies;
 pub use pointsman_schedulers as schedulers;
 
+#[macro_use]
+mod output;
+
 pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod lab;
 pub mod load;
 pub mod plot;
+mod scratch;
 mod stats;
 
 #[cfg(feature = "mimalloc")]

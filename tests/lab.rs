@@ -307,6 +307,9 @@ fn what_is_wrong_in_the_last_level_is_found_before_the_first_run() {
         ("estimate = \"exact\"", "kinds = [[{ size = \"exponential\", label = \"#cost=2\" }]]", "#cost"),
         ("", "speeds = [\"equal\", \"two[fast=4]\"]", "share"),
         ("", "load = [0.5, 1.5]", "allow_unstable"),
+        ("", "tasks = [10, 0]", "tasks must be at least 1"),
+        ("workload = \"closed\"", "window = [1, 0]", "window must be at least 1"),
+        ("", "speeds = [\"two[fast=4,share=0.25,slow=2]\"]", "slow is none of fast, share"),
     ] {
         let text = format!("name = \"x\"\n[base]\n{base}\n[factors]\n{factor}\n");
         let experiment = Experiment::parse(&text, Path::new(".")).unwrap_or_else(|error| panic!("{factor}: {error}"));

@@ -75,7 +75,7 @@ class Table:
 
 def relays(table, rounds, results):
     say("relays, in one process")
-    inside = cargo_bench("relay")
+    inside = cargo_bench("relay_peers")
     results["relay_in_process"] = inside
     at = {(row["message"], row["relay"]): row for row in inside}
     for message, watched, unwatched in (("task", 0.53, 0.30), ("1 frame", 0.27, 0.15)):

@@ -359,6 +359,10 @@ fn what_is_sent_again_after_a_restart_is_signed_anew_and_all_but_its_date_is_the
     for _ in 0..2 {
         world = world.successor();
         let again = Envelope::open(world.resubmitted.pop().unwrap()).unwrap();
+        // The scheduler tells of it as of any other; the record keeps what the client has sent.
+        world.event(Event::Task(TaskNews::Submitted { id: id_of(&header).into(), request: Some(again.clone()) }));
+        let record = world.db.get(id_of(&header)).unwrap().unwrap();
+        assert_eq!((record.value(Key::Header), record.value(Key::Submitted)), (header.clone(), header["date"].clone()));
         assert!(Signer::new(b"key").verify(again.signature(), again.parts()).is_ok());
         let mut now: Value = serde_json::from_slice(again.header()).unwrap();
         assert_eq!(Date::parse(now["date"].as_str().unwrap()), Some(world.now().date));

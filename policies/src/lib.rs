@@ -71,7 +71,7 @@
 //!
 //! ```
 //! # use pointsman_policies::{Candidates, Cx, Pick, Request, Scheme};
-//! use pointsman_policies::{Named, PolicyError, Registry, in_range};
+//! use pointsman_policies::{Named, PolicyError, Registry, Room, in_range};
 //! # #[derive(Debug)] struct Lucky { most: u32 }
 //! # impl Scheme for Lucky {
 //! #     fn pick(&mut self, cx: &mut Cx<'_>, request: &Request<'_>) -> Pick {
@@ -151,6 +151,7 @@ pub mod schemes;
 mod shadow;
 mod spec;
 mod time;
+mod wording;
 
 pub use admission::{Admission, AdmissionCx};
 pub use facts::{Hints, Input, Needs, TaskFacts, TaskView, hash_name};
@@ -158,10 +159,11 @@ pub use learned::{Class, Estimate, Learned};
 pub use order::{Order, OrderCx, Rank};
 pub use placement::{Chosen, InFlight, Placement};
 pub use rebalance::{Flight, Move, Rebalance, RebalanceCx};
-pub use registry::{Axis, Entry, Named, PolicyError, Registry, in_range};
+pub use registry::{Axis, Entry, Named, PolicyError, Registry, Room, in_range};
 pub use rng::Rng;
 pub use roster::{EngineIx, Joining, Roster};
 pub use scheme::{Candidates, Considered, Cx, Ending, Outcome, Pick, Request, Scheme, Signal, Ticket};
 pub use shadow::{NamedSchemes, ShadowReport, Stopwatch};
 pub use spec::{PolicySpec, SpecError};
 pub use time::Time;
+pub use wording::{nearest, plain_words};

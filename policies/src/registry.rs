@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::{Admission, Needs, Order, PolicySpec, Rebalance, Scheme, admission, order, rebalance, schemes};
+use crate::{Admission, Needs, Order, PolicySpec, Rebalance, Scheme, admission, nearest, order, plain_words, rebalance, schemes};
 
 /// What a policy decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,12 +39,26 @@ impl Axis {
     /// What a policy on it is called in a sentence.
     const fn noun(self) -> &'static str {
         match self {
-            Axis::Placement => "scheme",
+            Axis::Placement => "placement",
             Axis::Order => "order",
             Axis::Admission => "admission policy",
             Axis::Rebalance => "rebalance policy",
         }
     }
+}
+
+/// How many tasks an engine may have (hwm) where a policy can do what it is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Room {
+    /// Any number.
+    #[default]
+    Any,
+    /// More than one, or no limit: it acts on tasks that wait on an engine.
+    Several,
+    /// Some limit: without one the first engine is never full.
+    Limited,
+    /// No limit: where each task belongs it must be able to go.
+    Unlimited,
 }
 
 /// A policy that can be chosen by name.
@@ -61,6 +75,10 @@ pub trait Named: Sized + 'static {
     const PARAMETERS: &'static [(&'static str, &'static str)] = &[];
     /// The hwm that a scheme is meant to run with, where that is not the controller's default.
     const DEFAULT_HWM: Option<u32> = None;
+    /// The limits under which it can do what it is for.
+    const ROOM: Room = Room::Any;
+    /// The hints that a label must have for it to treat tasks differently, such as `#prio=`; none if it does without.
+    const LABELS: &'static [&'static str] = &[];
     /// Its parameters: a struct with defaults that denies unknown fields.
     type Config: DeserializeOwned + Serialize + Default;
 
@@ -85,6 +103,16 @@ pub enum PolicyError {
         nearest: Option<String>,
         /// All registered names.
         known: String,
+    },
+    /// A policy that decides something else.
+    #[error("'{name}' decides the {}, not the {}: give it as `{}`", .is.name(), .asked.name(), .is.name())]
+    OtherAxis {
+        /// The policy.
+        name: String,
+        /// What it decides.
+        is: Axis,
+        /// What was to be decided.
+        asked: Axis,
     },
     /// Parameters that the policy does not take.
     #[error("{name}: {reason}")]
@@ -158,6 +186,10 @@ pub struct Entry {
     pub needs: Needs,
     /// The hwm it is meant to run with, if it has a view on that.
     pub default_hwm: Option<u32>,
+    /// The limits under which it can do what it is for.
+    pub room: Room,
+    /// The hints without which all tasks are alike to it.
+    pub labels: &'static [&'static str],
     /// Its parameters with their meaning.
     pub parameters: &'static [(&'static str, &'static str)],
     /// Their defaults.
@@ -180,8 +212,16 @@ pub struct Registry {
 }
 
 fn config<T: Named>(parameters: &Map<String, Value>) -> Result<T::Config, PolicyError> {
-    serde_json::from_value(Value::Object(parameters.clone()))
-        .map_err(|error| PolicyError::Parameters { name: T::NAME, reason: error.to_string() })
+    let read = |parameters: Map<String, Value>| serde_json::from_value::<T::Config>(Value::Object(parameters));
+    read(parameters.clone()).map_err(|error| {
+        // Which of them it is: each is tried alone.
+        let alone = |(key, value): (&String, &Value)| {
+            let error = read(std::iter::once((key.clone(), value.clone())).collect()).err()?.to_string();
+            Some(if error.contains(&format!("`{key}`")) { error } else { format!("{key}: {}", plain_words(&error)) })
+        };
+        let reason = parameters.iter().find_map(alone).unwrap_or_else(|| plain_words(&error.to_string()));
+        PolicyError::Parameters { name: T::NAME, reason }
+    })
 }
 
 /// Makes a policy from parameters that are checked by its configuration type.
@@ -264,6 +304,8 @@ impl Registry {
             source: T::SOURCE,
             needs: needs?,
             default_hwm: T::DEFAULT_HWM,
+            room: T::ROOM,
+            labels: T::LABELS,
             parameters: T::PARAMETERS,
             defaults: written::<T>(&T::Config::default()),
             build,
@@ -293,19 +335,18 @@ impl Registry {
     /// [`PolicyError::Unknown`], with the nearest known name.
     pub fn resolve(&self, axis: Option<Axis>, spec: &PolicySpec) -> Result<&Entry, PolicyError> {
         let fits = |entry: &&Entry| axis.is_none_or(|axis| entry.axis == axis);
-        self.find(spec.name()).filter(fits).ok_or_else(|| {
+        let found = self.find(spec.name());
+        if let (Some(entry), Some(asked)) = (found, axis.filter(|axis| found.is_some_and(|entry| entry.axis != *axis))) {
+            return Err(PolicyError::OtherAxis { name: spec.name().to_owned(), is: entry.axis, asked });
+        }
+        found.ok_or_else(|| {
             let named = self.entries.iter().filter(fits);
             let names: Vec<&str> = named.flat_map(|entry| std::iter::once(&entry.name).chain(entry.aliases)).copied().collect();
-            let wanted = spec.name().to_lowercase();
-            let nearest = names
-                .iter()
-                .map(|name| (strsim::jaro_winkler(name, &wanted), name))
-                .filter(|(likeness, _)| *likeness > 0.7)
-                .max_by(|a, b| a.0.total_cmp(&b.0));
+            let nearest = nearest(spec.name(), names.iter().copied());
             PolicyError::Unknown {
                 noun: axis.map_or("policy", Axis::noun),
                 name: spec.name().to_owned(),
-                nearest: nearest.map(|(_, name)| (*name).to_owned()),
+                nearest: nearest.map(str::to_owned),
                 known: names.join(", "),
             }
         })
@@ -413,8 +454,10 @@ mod tests {
         assert!(error.contains("unknown field `d`"), "{error}");
         let error = registry.build(&"choices[d=0]".parse().unwrap()).err().unwrap().to_string();
         assert!(error.contains("d must be from 1 to"), "{error}");
+        let error = registry.build(&"choices[d=x]".parse().unwrap()).err().unwrap().to_string();
+        assert_eq!(error, "choices: d: expected a whole number, 0 or more, not \"x\"");
         let error = registry.build(&"fifo".parse().unwrap()).err().unwrap().to_string();
-        assert!(error.contains("no scheme is called 'fifo'"), "{error}");
+        assert!(error.contains("'fifo' decides the order, not the placement: give it as `order`"), "{error}");
     }
 
     #[test]

@@ -55,12 +55,23 @@ pub enum SpecError {
     /// No name, or a name with other characters than letters, digits, `_` and `-`.
     #[error("'{0}' is not a policy name: write name or name[key=value,...]")]
     Name(String),
+    /// Something of the form `key=value` where a name belongs.
+    #[error("'{0}' is a parameter without its policy: write name[{0}]")]
+    Bare(String),
+    /// A bracket without its other half.
+    #[error("'{0}': the bracket is not closed, or something follows it: write name[key=value,...]")]
+    Open(String),
     /// Something other than `key=value` between the brackets.
     #[error("'{0}' is not a parameter: write key=value")]
     Parameter(String),
     /// The same key twice.
     #[error("parameter '{0}' is given twice")]
     Repeated(String),
+    /// A list or table that is none.
+    #[error(
+        "{0}: '{1}' is not a JSON list or table: write [1, 2] or {{\"name\": 1}}, in quotes for the shell, or use a table in TOML"
+    )]
+    Json(String, String),
 }
 
 /// What stands between commas, except those within brackets, braces or quotes: values may be JSON lists and tables.
@@ -85,9 +96,14 @@ impl FromStr for PolicySpec {
     fn from_str(text: &str) -> Result<Self, SpecError> {
         let text = text.trim();
         let (name, inside) = match text.split_once('[') {
-            Some((name, rest)) => (name.trim(), rest.strip_suffix(']').ok_or_else(|| SpecError::Name(text.to_owned()))?),
+            Some((name, rest)) => (name.trim(), rest.strip_suffix(']').ok_or_else(|| SpecError::Open(text.to_owned()))?),
             None => (text, ""),
         };
+        if let Some((key, _)) = name.split_once('=').filter(|(key, value)| !key.is_empty() && !value.is_empty())
+            && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        {
+            return Err(SpecError::Bare(text.to_owned()));
+        }
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if name.is_empty() || !name.chars().all(plain) {
             return Err(SpecError::Name(text.to_owned()));
@@ -100,7 +116,11 @@ impl FromStr for PolicySpec {
                 return Err(SpecError::Parameter(part.to_owned()));
             }
             // A word that is not a JSON number, boolean or string is taken as a string, so that names need no quotes.
-            let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+            let value = match serde_json::from_str(value) {
+                Ok(value) => value,
+                Err(_) if value.starts_with(['[', '{']) => return Err(SpecError::Json(key.to_owned(), value.to_owned())),
+                Err(_) => Value::String(value.to_owned()),
+            };
             if parameters.insert(key.to_owned(), value).is_some() {
                 return Err(SpecError::Repeated(key.to_owned()));
             }

@@ -114,6 +114,10 @@ pub(crate) fn spec(envelope: &Envelope, header: &Header<'_>, packer: Packer) -> 
 /// Whether an engine that gets this request answers it. Its metadata have been read. O(bytes of its parts).
 pub(crate) fn answerable(envelope: &Envelope, header: &Header<'_>, packer: Packer) -> Result<(), Refusal> {
     let type_of = |evalue: String| Refusal { ename: "TypeError", evalue };
+    if header.session.is_empty() {
+        let evalue = "the request's header has no `session`: clients that hear of such a request in engines' output fail at it";
+        return Err(type_of(evalue.to_owned()));
+    }
     if let Some(version) = header.version.as_deref()
         && version.split('.').next().is_none_or(|major| major.trim().parse::<u32>().is_err())
     {

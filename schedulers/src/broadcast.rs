@@ -264,6 +264,7 @@ impl Broadcast {
     }
 
     /// How it signs and packs, for whoever opens its messages.
+    #[cfg(feature = "net")]
     pub(crate) fn session(&self) -> &Session {
         &self.session
     }

@@ -3,6 +3,7 @@
 //!
 //! Start from [`task::TaskScheduler`], which holds tasks back until their dependencies are met and places them by a policy.
 
+#[cfg_attr(not(feature = "net"), allow(dead_code, reason = "messages are opened by the drivers alone"))]
 mod admit;
 pub mod broadcast;
 #[cfg(feature = "net")]

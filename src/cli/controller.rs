@@ -1,17 +1,21 @@
 //! `pointsman controller`: takes ipcontroller's place.
 
-use std::io::Write as _;
+use std::io::IsTerminal as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use pointsman_core::net::{Clock, Tally};
 use pointsman_policies::Registry;
+use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGABRT, SIGHUP, SIGINT, SIGTERM};
 
-use super::{failed, forward};
+use super::{failed, forward, log_to};
 use crate::config::{Arguments, Config, ConfigError, Special, read_arguments};
 use crate::controller::{Controller, Ending, PolicyDesk};
+use crate::output;
 
 /// The version of ipyparallel whose behaviour this controller follows, which is what launchers ask for.
 const FOLLOWS_IPYPARALLEL: &str = "9.2.0";
@@ -19,7 +23,7 @@ const FOLLOWS_IPYPARALLEL: &str = "9.2.0";
 const HELP: &str = "\
 Usage: pointsman controller [OPTIONS]
 
-Runs a controller for IPython Parallel engines and clients. Takes ipcontroller's options:
+Runs a controller for IPython Parallel engines and clients. Takes ipcontroller's options; one that nobody knows is refused with the nearest:
 
   --ip ADDRESS           listen on this address (127.0.0.1)
   --location HOST        this machine's name for peers elsewhere (its host name)
@@ -27,11 +31,12 @@ Runs a controller for IPython Parallel engines and clients. Takes ipcontroller's
   --ports LIST           ports to use, such as 10101-10120,10200
   --ssh, --enginessh     user@host through which clients, engines reach it
   --ping MS              time between heartbeats (3000)
-  --scheme SCHEME        which engine gets a task: NAME or NAME[key=value,...]; see pointsman schemes
+  --placement PLACEMENT  which engine gets a task (leastload): NAME or NAME[key=value,...], see pointsman schemes;
+                         ipcontroller's --scheme is the same
   --hwm N                most tasks in flight on an engine, 0 for no limit (1); or --admission POLICY
   --order ORDER, --rebalance POLICY
                          which task goes next (fifo), and whether it is left where it was sent (none)
-  --shadow SCHEME        a scheme that decides without acting, to be compared; any number of them
+  --shadow PLACEMENT     a placement that decides without acting, to be compared; any number of them
   --log-decisions N      keep the last N decisions with their reasons, for pointsman explain
   --seed N               of all random choices
   --profile NAME, --profile-dir DIR, --ipython-dir DIR, --cluster-id ID
@@ -54,10 +59,17 @@ Runs a controller for IPython Parallel engines and clients. Takes ipcontroller's
   --work-dir DIR         change to this folder first
   --Class.trait=VALUE    any of ipcontroller's traits
   --show-config, --show-config-json, --init, --version, --help
+                         --version says which ipyparallel is followed, and this program's own
 
 It reads ipcontroller_config.py (plain `c.Class.trait = literal` lines), ipcontroller_config.json and pointsman.toml of its
 profile. Options of this program's own are in pointsman.toml; --init writes one with all defaults.
+SIGHUP reads the policies again; SIGINT and SIGTERM end it. One controller serves a profile and cluster id: see pointsman list.
 ";
+
+/// What `pointsman help controller` shows.
+pub(super) const fn help() -> &'static str {
+    HELP
+}
 
 /// Runs a controller until it is asked to stop.
 pub(super) fn run(arguments: &[String], registry: &Arc<Registry>) -> ExitCode {
@@ -79,7 +91,7 @@ pub(super) fn run(arguments: &[String], registry: &Arc<Registry>) -> ExitCode {
 fn show(special: Special, config: &Config) -> anyhow::Result<ExitCode> {
     match special {
         Special::Help => print!("{HELP}"),
-        Special::Version => println!("{FOLLOWS_IPYPARALLEL}"),
+        Special::Version => println!("{FOLLOWS_IPYPARALLEL}\npointsman {}", super::VERSION),
         Special::ShowConfig => print!("{}", toml::to_string(config)?),
         Special::ShowConfigJson => println!("{:#}", serde_json::to_value(config)?),
         Special::Init => {
@@ -88,10 +100,10 @@ fn show(special: Special, config: &Config) -> anyhow::Result<ExitCode> {
             if path.exists() {
                 anyhow::bail!("{} is there already", path.display());
             }
-            std::fs::create_dir_all(&profile)?;
+            std::fs::create_dir_all(&profile).with_context(|| format!("profile folder {}", profile.display()))?;
             let mut plain = Config::default();
             plain.policy.set_hwm(1);
-            std::fs::write(&path, toml::to_string(&plain)?)?;
+            std::fs::write(&path, toml::to_string(&plain)?).with_context(|| path.display().to_string())?;
             println!("wrote {}", path.display());
         }
     }
@@ -103,6 +115,8 @@ fn serve(read: &Arguments, arguments: &[String], registry: &Arc<Registry>) -> an
     if let Some(folder) = &config.controller.work_dir {
         std::env::set_current_dir(folder).with_context(|| format!("--work-dir {}", folder.display()))?;
     }
+    let tally = Tally::default();
+    output::count_lost_in(tally.counter("log", "line lost"));
     start_log(config)?;
     if let Some(url) = &config.log.url {
         forward::start("controller", url)?;
@@ -117,7 +131,8 @@ fn serve(read: &Arguments, arguments: &[String], registry: &Arc<Registry>) -> an
     }
     let (reload_in, reload_out) = UnixStream::pair()?;
     signal_hook::low_level::pipe::register(SIGHUP, reload_in)?;
-    let controller = Controller::start(config, registry)?;
+    let mut terminal = Terminal::of_this_process();
+    let controller = Controller::start_counting(config, registry, tally)?;
     let stopper = controller.stopper();
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         let mut byte = [0; 1];
@@ -127,51 +142,96 @@ fn serve(read: &Arguments, arguments: &[String], registry: &Arc<Registry>) -> an
         }
     })?;
     let (desk, arguments, started) = (controller.policies(), arguments.to_vec(), config.clone());
+    let registry = registry.clone();
     std::thread::Builder::new().name("reload".into()).spawn(move || {
         let mut byte = [0; 1];
         while std::io::Read::read_exact(&mut &reload_out, &mut byte).is_ok() {
-            reload(&desk, &arguments, &started);
+            if terminal.has_just_closed() {
+                tracing::info!("the terminal was closed: the controller goes on without it");
+            } else {
+                reload(&desk, &arguments, &started, &registry);
+            }
         }
     })?;
     let ending = controller.wait();
-    let _ = std::io::stderr().flush();
     // Threads that did not stop in time must not keep the process.
     match ending {
         Ending::Asked => {
             tracing::info!("stopped");
             forward::finish();
+            output::flush();
             std::process::exit(0)
         }
         Ending::Incomplete(reason) => {
             tracing::error!("stopped, but {reason}");
             eprintln!("pointsman: stopped, but {reason}");
+            forward::finish();
+            output::flush();
             std::process::exit(1)
         }
         Ending::Died(reason) => {
             tracing::error!("a part of the controller died: {reason}");
             eprintln!("pointsman: a part of the controller died: {reason}");
             forward::finish();
+            output::flush();
             std::process::exit(1)
         }
     }
 }
 
+/// The terminal that a process was started from. Its end sends SIGHUP, which must not be taken for a wish to reload.
+struct Terminal {
+    stream: Option<OwnedFd>,
+    closed_at: Option<std::time::Duration>,
+    clock: Clock,
+}
+
+/// How long after its end a terminal's signals may come: the kernel sends one, and so may the shell.
+const HANGUPS: std::time::Duration = std::time::Duration::from_secs(5);
+
+impl Terminal {
+    fn of_this_process() -> Self {
+        let (input, output, errors) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        let streams = [
+            (input.is_terminal(), input.as_fd()),
+            (output.is_terminal(), output.as_fd()),
+            (errors.is_terminal(), errors.as_fd()),
+        ];
+        let stream = streams.into_iter().find(|(is_terminal, _)| *is_terminal).and_then(|(_, fd)| fd.try_clone_to_owned().ok());
+        Terminal { stream, closed_at: None, clock: Clock::default() }
+    }
+
+    /// Whether the terminal has closed, as far as a signal of this moment tells of it.
+    fn has_just_closed(&mut self) -> bool {
+        let Some(stream) = &self.stream else { return false };
+        let mut asked = [PollFd::new(stream, PollFlags::empty())];
+        let zero = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let is_closed = poll(&mut asked, Some(&zero)).is_ok() && asked[0].revents().intersects(PollFlags::HUP | PollFlags::ERR);
+        is_closed && self.clock.now() < *self.closed_at.get_or_insert(self.clock.now()) + HANGUPS
+    }
+}
+
 /// SIGHUP: the four policies of the files as they are now. Everything else is read at the start alone.
-fn reload(desk: &PolicyDesk, arguments: &[String], started: &Config) {
+fn reload(desk: &PolicyDesk, arguments: &[String], started: &Config, registry: &Registry) {
     let env = |name: &str| std::env::var_os(name);
     let outcome = read_arguments(arguments, &env).map_err(anyhow::Error::from).and_then(|read| {
+        read.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let mut rest = read.config.clone();
         let four = started.policy.clone();
         rest.policy.placement = four.placement;
         (rest.policy.order, rest.policy.admission, rest.policy.rebalance) = (four.order, four.admission, four.rebalance);
         // Without a key of its own each reading makes another.
         rest.session.key = started.session.key.clone();
-        if rest != *started {
-            tracing::warn!(
-                "settings other than the four policies have changed: they take effect when the controller is started again"
-            );
+        let others = started.differences(&rest);
+        if !others.is_empty() {
+            let names = others.join(", ");
+            tracing::warn!("changed as well, in force when the controller is started again: {names}");
         }
-        desk.reload(&read.config.policy)
+        let is_changed = desk.reload(&read.config.policy)?;
+        for doubt in read.config.policy.resolve(registry)?.doubts(registry).iter().filter(|_| is_changed) {
+            tracing::warn!("{doubt}");
+        }
+        Ok(is_changed)
     });
     match outcome {
         Ok(true) => {}
@@ -182,21 +242,20 @@ fn reload(desk: &PolicyDesk, arguments: &[String], started: &Config) {
 
 /// Log lines to standard error or the profile's folder. `RUST_LOG` has the last word, for those who debug.
 fn start_log(config: &Config) -> anyhow::Result<()> {
-    use tracing_subscriber::{EnvFilter, prelude::*};
+    use tracing_subscriber::EnvFilter;
     let filter = match std::env::var("RUST_LOG") {
         Ok(filter) if !filter.is_empty() => EnvFilter::try_new(filter).context("RUST_LOG")?,
         _ => EnvFilter::try_new(&config.log.level).context("log.level")?,
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false);
     if !config.log.to_file {
-        lines.with_writer(std::io::stderr).finish().with(forward::Forward).init();
+        log_to(filter, output::stderr().context("no thread can be had for log lines")?.clone());
         return Ok(());
     }
     let folder = config.controller.profile_dir.clone().unwrap_or_default().join("log");
-    std::fs::create_dir_all(&folder)?;
+    std::fs::create_dir_all(&folder).with_context(|| format!("log folder {}", folder.display()))?;
     let id = config.controller.cluster_id.as_deref().unwrap_or_default();
     let path = folder.join(format!("ipcontroller-{id}-{}.log", std::process::id()));
     let file = std::fs::File::create(&path).with_context(|| path.display().to_string())?;
-    lines.with_writer(std::sync::Mutex::new(file)).finish().with(forward::Forward).init();
+    log_to(filter, output::to_file(file)?);
     Ok(())
 }

@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use pointsman_core::connection_file::EngineFile;
-use pointsman_core::net::files::read_json;
 use pointsman_core::peer::{Engine, EngineHandle, EngineOptions, EngineStopper, Functions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use super::connection::read_engine_file;
 use super::{failed, forward, start_plain_log};
 
 /// Engines of one libzmq context, which has room for 1023 sockets and one thread for their traffic.
@@ -27,13 +26,13 @@ pub(super) struct Options {
     #[arg(long, short)]
     file: PathBuf,
     /// How many engines to run in this process.
-    #[arg(long, short = 'n', default_value_t = 1)]
+    #[arg(long, short = 'n', default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
     /// The number to ask for (the first of several).
     #[arg(long)]
     id: Option<u64>,
     /// How long the controller may take to answer.
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 10.0, value_parser = super::connection::seconds)]
     timeout_s: f64,
     /// How many pings in a row of the controller's may be missing before an engine ends; 0 for any number.
     #[arg(long, default_value_t = EngineOptions::default().max_heartbeat_misses)]
@@ -73,13 +72,13 @@ fn serve(options: &Options) -> anyhow::Result<ExitCode> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::low_level::pipe::register(signal, signal_in.try_clone()?)?;
     }
-    let file: EngineFile = read_json(&options.file).context("--file")?;
+    let file = read_engine_file(&options.file)?;
     let timeout = Duration::try_from_secs_f64(options.timeout_s).context("--timeout-s")?;
     let functions = Arc::new(functions());
     let limit = rlimit::increase_nofile_limit(u64::MAX)?;
     let mut context = zmq::Context::new();
     let mut engines = Vec::new();
-    for n in 0..options.count.max(1) {
+    for n in 0..options.count {
         if n > 0 && n % ENGINES_EACH == 0 {
             context = zmq::Context::new();
         }

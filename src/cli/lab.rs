@@ -155,7 +155,11 @@ fn example(name: Option<&str>) -> anyhow::Result<String> {
             .join("\n")),
         Some(name) => {
             let found = EXAMPLES.iter().find(|(known, _)| *known == name);
-            found.map(|(_, text)| text.trim_end().to_owned()).with_context(|| format!("no example is called {name}"))
+            found.map(|(_, text)| text.trim_end().to_owned()).with_context(|| {
+                let known = EXAMPLES.map(|(name, _)| name);
+                let meant = pointsman_policies::nearest(name, known).map(|known| format!(" (did you mean {known}?)"));
+                format!("no example is called {name}{}; there are {}", meant.unwrap_or_default(), known.join(", "))
+            })
         }
     }
 }

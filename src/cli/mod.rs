@@ -9,6 +9,7 @@ mod forward;
 mod lab;
 mod policy;
 mod replay;
+mod running;
 mod schemes;
 
 use std::process::ExitCode;
@@ -17,9 +18,14 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 use pointsman_policies::Registry;
 
+use crate::output;
+
+/// The program's version and the one of ipyparallel that it follows.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (follows ipyparallel 9.2.0)");
+
 /// A pluggable task scheduler, and a controller for IPython Parallel clusters.
 #[derive(Debug, Parser)]
-#[command(name = "pointsman", version, about)]
+#[command(name = "pointsman", version = VERSION, about)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -28,9 +34,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a controller, with the options of ipcontroller.
-    #[command(disable_help_flag = true, disable_version_flag = true)]
+    #[command(disable_help_flag = true, disable_version_flag = true, override_help = controller::help())]
     Controller {
-        /// Options as ipcontroller takes them; --help lists them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -47,21 +52,28 @@ enum Command {
     Schemes(schemes::Options),
     /// Show and change the policies of a running controller.
     Policy(policy::Options),
+    /// List the controllers that run, by the connection files of profiles.
+    List(running::Options),
     /// Say why a task waits, or where it went and why.
     Explain(policy::ExplainOptions),
 }
 
 /// Runs the program with the schemes of a registry, and returns its exit code.
 pub fn run(registry: Registry) -> ExitCode {
-    let registry = Arc::new(registry);
+    output::prepare();
+    output::finish(command(&Arc::new(registry)))
+}
+
+fn command(registry: &Arc<Registry>) -> ExitCode {
     match Cli::parse().command {
-        Command::Controller { arguments } => controller::run(&arguments, &registry),
+        Command::Controller { arguments } => controller::run(&arguments, registry),
         Command::Engine(options) => engine::run(&options),
-        Command::Demo(options) => demo::run(&options, &registry),
+        Command::Demo(options) => demo::run(&options, registry),
         Command::Bench(options) => bench::run(&options),
-        Command::Lab(command) => lab::run(&command, &registry),
-        Command::Schemes(options) => schemes::run(&options, &registry),
-        Command::Policy(options) => policy::run(&options, &registry),
+        Command::Lab(command) => lab::run(&command, registry),
+        Command::Schemes(options) => schemes::run(&options, registry),
+        Command::Policy(options) => policy::run(&options, registry),
+        Command::List(options) => running::run(&options),
         Command::Explain(options) => policy::explain(&options),
     }
 }
@@ -74,9 +86,16 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 
 /// Log lines to standard error; `RUST_LOG` has the last word.
 fn start_plain_log(level: &str) {
-    use tracing_subscriber::{EnvFilter, prelude::*};
+    use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false).with_writer(std::io::stderr);
-    lines.finish().with(forward::Forward).init();
+    if let Some(lines) = output::stderr() {
+        log_to(filter, lines.clone());
+    }
+}
+
+/// Log lines of this process from now on. None is worth a word about itself where it can not be written.
+fn log_to(filter: tracing_subscriber::EnvFilter, lines: output::Lines) {
+    use tracing_subscriber::prelude::*;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false);
+    log.log_internal_errors(false).with_writer(lines).finish().with(forward::Forward).init();
 }

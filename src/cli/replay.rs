@@ -75,7 +75,7 @@ fn replay(options: &Options, registry: &Registry) -> anyhow::Result<(String, Opt
     let ran: Vec<Resolved> = segments.iter().map(|(_, point)| point.policies(registry)).collect::<anyhow::Result<_>>()?;
     let others = others(options, &segments)?;
     let tried: Vec<Resolved> = others.iter().map(|point| point.policies(registry)).collect::<anyhow::Result<_>>()?;
-    let replay = Replay::of(&recording, hwm_of(&ran[0]));
+    let replay = Replay::of(&recording, hwm_of(&ran[recording.longest_segment()]));
     let seeds = || (0..u64::from(options.seeds)).map(|n| options.seed.wrapping_add(n));
     let own = replay.play_seeds(&segments, registry, seeds())?;
     let real = recording.real();

@@ -47,7 +47,7 @@ pub(super) fn run(options: &Options, registry: &Registry) -> ExitCode {
         println!("{table}");
     }
     println!(
-        "Choose with --scheme, --order, --admission, --rebalance NAME or NAME[key=value,...], in TOML under [policy] by axis,"
+        "Choose with --placement, --order, --admission, --rebalance NAME or NAME[key=value,...], in TOML under [policy] by axis,"
     );
     println!("or on a running controller: pointsman policy set NAME...");
     ExitCode::SUCCESS

@@ -1,5 +1,5 @@
 //! ipcontroller's own spellings: its flags and aliases, `--Class.trait=value`, and its config files. Known traits become fields of
-//! [`Config`]; traits that mean nothing here are accepted in silence, unknown ones with a warning, as there (PROTOCOL: command line).
+//! [`Config`]; traits that only ipcontroller has are told and ignored, and what nobody has is refused on a command line and told of in a file.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,8 @@ use pointsman_core::packer::UnknownPacker;
 use pointsman_policies::PolicySpec;
 use serde_json::Value;
 
+use super::argv::{self, split};
+use super::traits::{Verdict, verdict};
 use super::{Config, ConfigError, Store, Transport, literal, log_level, python, read_toml_over};
 
 /// What was asked for instead of running.
@@ -39,64 +41,13 @@ pub struct Arguments {
 
 /// One `Class.trait = value`, from wherever.
 #[derive(Debug)]
-struct Setting {
-    origin: String,
-    class: String,
-    name: String,
-    value: Value,
+pub(super) struct Setting {
+    /// Where it stands, for messages: an option begins with `--`.
+    pub(super) origin: String,
+    pub(super) class: String,
+    pub(super) name: String,
+    pub(super) value: Value,
 }
-
-const ALIASES: &[(&str, &str)] = &[
-    ("ip", "IPController.ip"),
-    ("location", "IPController.location"),
-    ("transport", "IPController.transport"),
-    ("port", "IPController.regport"),
-    ("ports", "IPController.ports"),
-    ("ssh", "IPController.ssh_server"),
-    ("enginessh", "IPController.engine_ssh_server"),
-    ("ping", "HeartMonitor.period"),
-    ("scheme", "TaskScheduler.scheme_name"),
-    ("hwm", "TaskScheduler.hwm"),
-    ("order", "TaskScheduler.order"),
-    ("admission", "TaskScheduler.admission"),
-    ("rebalance", "TaskScheduler.rebalance"),
-    ("shadow", "TaskScheduler.shadow"),
-    ("seed", "TaskScheduler.seed"),
-    ("log-decisions", "TaskScheduler.log_decisions"),
-    ("profile", "IPController.profile"),
-    ("profile-dir", "ProfileDir.location"),
-    ("ipython-dir", "IPController.ipython_dir"),
-    ("cluster-id", "IPController.cluster_id"),
-    ("work-dir", "IPController.work_dir"),
-    ("clean-logs", "IPController.clean_logs"),
-    ("log-url", "IPController.log_url"),
-    ("monitor-url", "IPController.monitor_url"),
-    ("max-message-bytes", "IPController.max_message_bytes"),
-    ("log-level", "IPController.log_level"),
-    ("config", "IPController.extra_config_file"),
-    ("ident", "Session.session"),
-    ("user", "Session.username"),
-    ("keyfile", "Session.keyfile"),
-];
-
-/// Flags and what they set.
-const FLAGS: &[(&str, &[(&str, &str)])] = &[
-    ("dictdb", &[("IPController.db_class", "DictDB")]),
-    ("sqlitedb", &[("IPController.db_class", "SQLiteDB")]),
-    ("mongodb", &[("IPController.db_class", "MongoDB")]),
-    ("nodb", &[("IPController.db_class", "NoDB")]),
-    ("reuse", &[("IPController.reuse_files", "True")]),
-    ("restore", &[("IPController.restore_engines", "True"), ("IPController.reuse_files", "True")]),
-    ("usethreads", &[("IPController.use_threads", "True")]),
-    ("no-secure", &[("Session.key", "")]),
-    ("secure", &[("Session.new_key", "True")]),
-    ("debug", &[("IPController.log_level", "10")]),
-    ("quiet", &[("IPController.log_level", "50")]),
-    ("log-to-file", &[("IPController.log_to_file", "True")]),
-    ("enable-curve", &[("IPController.enable_curve", "True")]),
-    ("allow-plaintext", &[("IPController.allow_plaintext", "True")]),
-    ("allow-dask", &[("IPController.allow_dask", "True")]),
-];
 
 /// Reads a command line of ipcontroller's, and the files that it and the profile name. `env` is how variables are looked up.
 ///
@@ -165,62 +116,6 @@ pub fn read_arguments(args: &[String], env: &dyn Fn(&str) -> Option<OsString>) -
 fn variable(env: &dyn Fn(&str) -> Option<OsString>, name: &str) -> Result<Option<String>, ConfigError> {
     let is_no_text = |_| ConfigError::Value { setting: name.to_owned(), reason: "the variable is not UTF-8".into() };
     env(name).map(OsString::into_string).transpose().map_err(is_no_text)
-}
-
-/// Splits a command line into settings.
-fn split(args: &[String], read: &mut Arguments) -> Result<Vec<Setting>, ConfigError> {
-    let mut settings = Vec::new();
-    let mut args = args.iter().peekable();
-    while let Some(arg) = args.next() {
-        match arg.as_str() {
-            "--" => break,
-            "-h" | "--help" | "--help-all" => read.special = Some(Special::Help),
-            "--version" | "-V" => read.special = Some(Special::Version),
-            "--show-config" => read.special = Some(Special::ShowConfig),
-            "--show-config-json" => read.special = Some(Special::ShowConfigJson),
-            "--init" => read.special = Some(Special::Init),
-            long if long.starts_with("--") => {
-                let (name, inline) = match long[2..].split_once('=') {
-                    Some((name, value)) => (name, Some(value.to_owned())),
-                    None => (&long[2..], None),
-                };
-                if let Some((_, sets)) = FLAGS.iter().find(|(flag, _)| *flag == name).filter(|_| inline.is_none()) {
-                    for (target, value) in *sets {
-                        settings.extend(setting(arg, target, (*value).to_owned()));
-                    }
-                    continue;
-                }
-                let target = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, target)| target);
-                let value =
-                    inline.or_else(|| args.next_if(|next| !next.starts_with('-') || next.parse::<f64>().is_ok()).cloned());
-                match (target.contains('.'), value) {
-                    (true, Some(value)) => settings.extend(setting(arg, target, value)),
-                    (true, None) if target.contains('.') && name.contains('.') => {
-                        settings.extend(setting(arg, target, "True".into()));
-                    }
-                    (true, None) => {
-                        return Err(ConfigError::Value { setting: arg.clone(), reason: "expected a value behind it".into() });
-                    }
-                    (false, _) => read.warnings.push(format!("unrecognized argument {arg}: ignored{}", nearest(name))),
-                }
-            }
-            short if short.starts_with('-') && short.len() > 1 => return Err(ConfigError::Option(short.to_owned())),
-            _ => {} // positional words mean nothing, as with ipcontroller
-        }
-    }
-    Ok(settings)
-}
-
-fn nearest(name: &str) -> String {
-    let names = ALIASES.iter().map(|(alias, _)| *alias).chain(FLAGS.iter().map(|(flag, _)| *flag));
-    let best = names.map(|known| (strsim::jaro_winkler(known, name), known)).max_by(|a, b| a.0.total_cmp(&b.0));
-    best.filter(|(likeness, _)| *likeness > 0.8).map(|(_, known)| format!(" (did you mean --{known}?)")).unwrap_or_default()
-}
-
-fn setting(origin: &str, target: &str, value: String) -> Option<Setting> {
-    let (class, name) = target.split_once('.')?;
-    let origin = origin.split('=').next().unwrap_or(origin).to_owned();
-    Some(Setting { origin, class: class.to_owned(), name: name.to_owned(), value: Value::String(value) })
 }
 
 /// Settings of one of ipcontroller's config files; none if it is not there and need not be.
@@ -311,16 +206,40 @@ fn text(setting: &Setting) -> Result<String, ConfigError> {
 }
 
 fn policy(setting: &Setting) -> Result<PolicySpec, ConfigError> {
-    text(setting)?.parse().map_err(|error| wrong(setting, &format!("{error}")))
+    text(setting)?.parse().map_err(|error: pointsman_policies::SpecError| ConfigError::Value {
+        setting: setting.origin.clone(),
+        reason: error.to_string(),
+    })
 }
 
-fn number<T: std::str::FromStr>(setting: &Setting) -> Result<T, ConfigError> {
+/// A type of numbers, in words.
+trait Ranged: std::str::FromStr {
+    const RANGE: &'static str;
+}
+
+impl Ranged for u16 {
+    const RANGE: &'static str = "a whole number from 0 to 65535";
+}
+impl Ranged for u32 {
+    const RANGE: &'static str = "a whole number from 0 to 4294967295";
+}
+impl Ranged for u64 {
+    const RANGE: &'static str = "a whole number, 0 or more";
+}
+impl Ranged for usize {
+    const RANGE: &'static str = "a whole number, 0 or more";
+}
+impl Ranged for f64 {
+    const RANGE: &'static str = "a number";
+}
+
+fn number<T: Ranged>(setting: &Setting) -> Result<T, ConfigError> {
     let text = match &setting.value {
         Value::Number(number) => number.to_string(),
         Value::String(text) => text.trim().to_owned(),
-        _ => return Err(wrong(setting, "expected a number")),
+        _ => return Err(wrong(setting, &format!("expected {}", T::RANGE))),
     };
-    text.parse().map_err(|_| wrong(setting, "expected a number in range"))
+    text.parse().map_err(|_| wrong(setting, &format!("expected {}", T::RANGE)))
 }
 
 fn truth(setting: &Setting) -> Result<bool, ConfigError> {
@@ -331,34 +250,6 @@ fn truth(setting: &Setting) -> Result<bool, ConfigError> {
         _ => Err(wrong(setting, "expected True or False")),
     }
 }
-
-/// Traits that change nothing here: there are no processes to place, and no addresses between them.
-const WITHOUT_MEANING: &[&str] = &[
-    "use_threads",
-    "monitor_ip",
-    "monitor_transport",
-    "engine_transport",
-    "client_transport",
-    "clean_logs",
-    "log_datefmt",
-    "log_format",
-    "mon_port",
-    "notifier_port",
-    "hb",
-    "mux",
-    "task",
-    "control",
-    "iopub",
-    "url_file",
-    "auto_create",
-    "copy_config_files",
-    "overwrite",
-    "verbose_crash",
-    "ipython_version",
-    "import_statements",
-    "extra_config_file",
-    "debug",
-];
 
 fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
     let config = &mut read.config;
@@ -429,7 +320,7 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
         ("MongoDB", "uri") => config.records.mongodb.uri = text(setting)?,
         ("HeartMonitor", "period") => config.heartbeat.period_ms = number(setting)?,
         ("HeartMonitor", "max_heartmonitor_misses") => config.heartbeat.max_misses = number(setting)?,
-        ("TaskScheduler", "scheme_name") => config.policy.placement = policy(setting)?,
+        ("TaskScheduler", "scheme_name" | "placement") => config.policy.placement = policy(setting)?,
         ("TaskScheduler", "order") => config.policy.order = policy(setting)?,
         ("TaskScheduler", "admission") => config.policy.admission = Some(policy(setting)?),
         ("TaskScheduler", "rebalance") => config.policy.rebalance = policy(setting)?,
@@ -454,15 +345,44 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
             config.records.sqlite.location = Some(text(setting)?).filter(|l| !l.is_empty()).map(Into::into);
         }
         ("SQLiteDB", "table") => config.records.sqlite.table = text(setting)?,
-        (_, name) if WITHOUT_MEANING.contains(&name) => {}
-        ("Session", _) => {}
+        ("IPController", "extra_config_file") => {}
+        _ => return without_meaning(read, setting, class),
+    }
+    Ok(())
+}
+
+/// A setting that changes nothing here: told, and refused where it is a typing error of a command line's.
+fn without_meaning(read: &mut Arguments, setting: &Setting, class: &str) -> Result<(), ConfigError> {
+    let (origin, is_option) = (&setting.origin, setting.origin.starts_with("--"));
+    match verdict(class, &setting.name) {
+        Verdict::Known => read.warnings.push(format!("{origin}: means nothing to this controller; ignored")),
         // Config files of a profile also speak to clients, engines, launchers and shells.
-        (class, _) if !matches!(class, "IPController" | "HeartMonitor" | "TaskScheduler" | "DictDB" | "SQLiteDB" | "MongoDB") => {
-            if setting.origin.starts_with("--") {
-                read.warnings.push(format!("{}: no such setting here; ignored", setting.origin));
+        Verdict::Elsewhere if is_option => read.warnings.push(format!("{origin}: means nothing to a controller; ignored")),
+        Verdict::Elsewhere => {}
+        Verdict::Unknown(nearest) => {
+            let meant = match (nearest, argv::option_of(&setting.name)) {
+                (_, Some(option)) if setting.class.chars().all(|c| c.is_ascii_lowercase()) => {
+                    format!(
+                        ": `{}.{}` is a setting of pointsman.toml; as an option it is --{option}",
+                        setting.class, setting.name
+                    )
+                }
+                (Some(nearest), _) => format!(" (did you mean {nearest}?)"),
+                _ => String::new(),
+            };
+            let unknown = format!("{origin}: there is no such setting{meant}");
+            if is_option {
+                return Err(ConfigError::Option(unknown));
+            }
+            // Of what other programs read from the same files only the classes of this one are known.
+            let of_a_controller = matches!(
+                class,
+                "IPController" | "HeartMonitor" | "TaskScheduler" | "DictDB" | "SQLiteDB" | "MongoDB" | "Session"
+            );
+            if of_a_controller || meant.contains("did you mean") {
+                read.warnings.push(format!("{unknown}; ignored"));
             }
         }
-        _ => read.warnings.push(format!("{}: no such setting here; ignored", setting.origin)),
     }
     Ok(())
 }
@@ -556,16 +476,7 @@ mod tests {
     #[test]
     fn the_command_lines_of_launchers_and_tests_are_understood() {
         let folder = tempfile::tempdir().unwrap();
-        let line = [
-            "--profile=iptest",
-            "--log-level=10",
-            "--ping",
-            "250",
-            "--dictdb",
-            "--ip=127.0.0.1",
-            "--TaskScheduler.hwm=0",
-            "word",
-        ];
+        let line = ["--profile=iptest", "--log-level=10", "--ping", "250", "--dictdb", "--ip=127.0.0.1", "--TaskScheduler.hwm=0"];
         let arguments = read(&line, folder.path()).unwrap();
         assert_eq!(arguments.warnings, Vec::<String>::new());
         let config = arguments.config;
@@ -579,11 +490,70 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_warns_and_what_is_impossible_stops() {
+    fn what_is_unknown_or_contradicts_itself_is_refused_with_what_was_meant() {
         let folder = tempfile::tempdir().unwrap();
-        let warnings = read(&["--shceme=lru", "--IPController.colour=red"], folder.path()).unwrap().warnings;
-        assert!(warnings[0].contains("did you mean --scheme?") && warnings[1].contains("IPController.colour"), "{warnings:?}");
-        assert!(matches!(read(&["-x"], folder.path()), Err(ConfigError::Option(_))));
+        for (line, says) in [
+            (&["--shceme=lru"][..], "unknown option --shceme (did you mean --scheme?)"),
+            (&["--placment", "lru"], "did you mean --placement?"),
+            (&["--no-such-thing"], "unknown option --no-such-thing;"),
+            (&["-x"], "unknown option -x"),
+            (&["extra"], "'extra' is not an option"),
+            (&["--reuse", "restore"], "'restore' is not an option, and nothing else belongs here (did you mean --restore?)"),
+            (&["--", "x"], "'--' is not an option"),
+            (&["--init=foo"], "--init takes no value"),
+            (&["--reuse=True"], "--reuse takes no value"),
+            (&["--TaskScheduler.hwn=3"], "did you mean TaskScheduler.hwm?"),
+            (&["--TaskSchedular.hwm=3"], "did you mean TaskScheduler.hwm?"),
+            (&["--Session.kye=3"], "did you mean Session.key?"),
+            (&["--IPController.colour=red"], "--IPController.colour: there is no such setting"),
+            (&["--policy.placement=sed"], "it is --placement"),
+            (&["--heartbeat.ping=1"], "it is --ping"),
+            (&["--sqlitedb", "--mongodb"], "--sqlitedb and --mongodb contradict each other"),
+            (&["--placement=sed", "--scheme=lru"], "--placement and --scheme contradict"),
+            (&["--hwm=2", "--admission=adaptive"], "--hwm and --admission contradict"),
+            (&["--no-secure", "--secure"], "contradict"),
+        ] {
+            match read(line, folder.path()) {
+                Err(ConfigError::Option(error)) => assert!(error.contains(says), "{line:?}: {error}"),
+                other => panic!("{line:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_only_ipyparallel_has_is_told_and_what_launchers_add_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let line = [
+            "--usethreads",
+            "--IPController.mon_port=1",
+            "--Session.digest_history_size=9",
+            "--IPEngine.timeout=3",
+            "--log-to-file=False",
+            "--debug",
+            "--log-level=20",
+            "--ping=250",
+            "--ping=300",
+            "--placement=sed",
+            "--scheme=sed",
+            "--ip=*",
+        ];
+        let arguments = read(&line, folder.path()).unwrap();
+        assert_eq!(arguments.warnings.len(), 4, "{:?}", arguments.warnings);
+        assert!(arguments.warnings.iter().all(|line| line.contains("means nothing")), "{:?}", arguments.warnings);
+        let config = arguments.config;
+        assert_eq!((config.log.level.as_str(), config.log.to_file, config.heartbeat.period_ms), ("info", false, 300));
+        std::fs::write(
+            folder.path().join("ipcontroller_config.py"),
+            "c.TaskScheduler.hwn = 3\nc.Cluster.n = 3\nc.Session.kye = ''\n",
+        )
+        .unwrap();
+        let warnings = read(&[], folder.path()).unwrap().warnings;
+        assert!(warnings.len() == 2 && warnings[0].contains("did you mean TaskScheduler.hwm?"), "{warnings:?}");
+    }
+
+    #[test]
+    fn what_is_impossible_stops() {
+        let folder = tempfile::tempdir().unwrap();
         for line in [
             "--ping=soon",
             "--hwm=-1",

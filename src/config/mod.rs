@@ -1,6 +1,9 @@
 //! The configuration as one typed tree, and where it comes from: defaults, ipcontroller's own files, a TOML file, the command line.
 //! Whatever is not understood is an error or a warning with the nearest valid name, never a silent default.
 
+mod argv;
+mod check;
+mod doubts;
 mod ipcontroller;
 mod literal;
 mod log_level;
@@ -8,6 +11,7 @@ mod policy;
 mod python;
 mod rules;
 mod toml_file;
+mod traits;
 
 use std::path::PathBuf;
 
@@ -377,7 +381,7 @@ pub enum ConfigError {
         /// What is wrong with the value.
         reason: String,
     },
-    /// An option of one letter that does not exist.
-    #[error("unknown option {0}: see pointsman controller --help")]
+    /// A command line that can not be meant.
+    #[error("{0}")]
     Option(String),
 }

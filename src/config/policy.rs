@@ -80,7 +80,7 @@ impl Policies {
 }
 
 /// The policies in force.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resolved {
     /// Which engine gets a task.
     pub placement: PolicySpec,

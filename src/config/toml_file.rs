@@ -63,9 +63,7 @@ const MOVED: [(&str, &str); 3] = [
 fn nearest_name(message: &str) -> Option<&str> {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let unknown = quoted.next().filter(|_| message.starts_with("unknown "))?;
-    // Typing errors: letters that are wrong, missing, or have changed places; about one in four at most.
-    let errors = |name: &&str| strsim::osa_distance(unknown, name);
-    quoted.min_by_key(errors).filter(|name| errors(name) <= 1 + name.len() / 4)
+    pointsman_policies::nearest(unknown, quoted)
 }
 
 #[cfg(test)]

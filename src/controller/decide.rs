@@ -43,6 +43,9 @@ impl Decided {
         let shadows = build_shadows(registry, &config.policy.shadow)?;
         let seed = config.policy.seed.unwrap_or_else(|| u64::from_str_radix(&fresh_id()[..8], 16).unwrap_or(0));
         tracing::info!("policies: {policies}, seed {seed} ({})", pointsman_policies::Rng::NAME);
+        for doubt in policies.doubts(registry) {
+            tracing::warn!("{doubt}");
+        }
         Ok(Decided { policies, scheme, others, shadows, seed })
     }
 

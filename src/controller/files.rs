@@ -3,13 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use pointsman_core::connection_file::{ClientFile, Common, EngineFile, to_text};
 use pointsman_core::date::Date;
 use pointsman_core::net::files::{RemoveOnDrop, read_json, write_atomically};
 use pointsman_core::net::fresh_id;
 use pointsman_core::{Packer, Session, Signer};
 
+use super::lock::{self, Held, ProfileLock};
+use super::reach::{self, Contact};
 use crate::config::Config;
 
 /// Who a controller is: where its files are, the key that its messages are signed with, and what it takes over from the one before.
@@ -20,6 +22,8 @@ pub(super) struct Identity {
     pub(super) client_path: PathBuf,
     /// The file for engines.
     pub(super) engine_path: PathBuf,
+    /// Held for life: no other controller serves this profile and cluster id.
+    pub(super) lock: ProfileLock,
     /// Keep the files at the end.
     pub(super) reuse: bool,
     /// The connection files of a former life, if they are to be used again and are there.
@@ -38,12 +42,13 @@ impl Identity {
     /// Makes the profile's folders and reads what the configuration says of a former life.
     ///
     /// # Errors
-    /// If a folder can not be made or a file not read.
+    /// If a folder can not be made, a file not read, or another controller serves the profile.
     pub(super) fn prepare(config: &Config) -> anyhow::Result<Self> {
         let security = prepare_profile(config)?;
         let (client_path, engine_path) = file_paths(config, &security);
         // Whoever restores, reuses.
         let reuse = config.controller.reuse || config.controller.restore;
+        let lock = alone(config, &client_path)?;
         let mut former = if reuse { reusable(&client_path, &engine_path) } else { None };
         let (packer, is_repacked) = packer(config.session.packed_by()?, former.as_mut());
         let asked_for = signing_key(config)?;
@@ -62,7 +67,7 @@ impl Identity {
         let signer = Signer::new(key.as_bytes());
         let username = config.session.username.clone().or_else(|| Some(std::env::var_os("USER")?.to_string_lossy().into_owned()));
         let username = username.unwrap_or_else(|| "username".into());
-        Ok(Identity { security, client_path, engine_path, reuse, former, key, packer, is_repacked, signer, username })
+        Ok(Identity { security, client_path, engine_path, lock, reuse, former, key, packer, is_repacked, signer, username })
     }
 
     /// A session of this process, under an id.
@@ -93,7 +98,7 @@ impl Identity {
         if self.former.is_none() || is_other_key || self.is_repacked {
             for (path, text) in [(&self.engine_path, to_text(engine)), (&self.client_path, to_text(client))] {
                 write_atomically(path, &text).with_context(|| format!("connection file {}", path.display()))?;
-                files.add(path.clone());
+                files.add(path.clone(), text);
             }
         }
         if self.reuse {
@@ -159,6 +164,27 @@ fn prepare_profile(config: &Config) -> anyhow::Result<PathBuf> {
         }
     }
     Ok(profile.join("security"))
+}
+
+/// Makes sure that no other controller serves the profile and cluster id, and that none will.
+fn alone(config: &Config, client_path: &Path) -> anyhow::Result<ProfileLock> {
+    let profile = config.controller.profile_dir.as_deref().context("no profile folder: give --profile-dir")?;
+    let id = config.controller.cluster_id.as_deref();
+    // Who has no lock of ours and left a file is no controller of ours, or has ended.
+    let may_be_stock = lock::held(profile, id) == Held::NoLock && !config.controller.reuse && !config.controller.restore;
+    let lock = ProfileLock::take(profile, id, client_path)?;
+    if may_be_stock
+        && let Ok(file) = read_json::<ClientFile>(client_path)
+        && reach::contact(&file.common) == Contact::Speaks
+    {
+        bail!(
+            "another controller, of another program, already serves this profile at {}, and {} is its file: use --cluster-id NAME, --profile \
+             NAME, or stop it",
+            reach::address(&file.common),
+            client_path.display()
+        );
+    }
+    Ok(lock)
 }
 
 /// Takes a folder away from everybody but its owner; refused, it is only told.

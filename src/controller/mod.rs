@@ -7,11 +7,13 @@ mod curve;
 mod dask;
 mod decide;
 mod files;
+pub(crate) mod lock;
 mod monitor;
 mod open_files;
 mod outlet;
 mod policies;
 mod ports;
+pub(crate) mod reach;
 mod records;
 mod supervise;
 mod taps;
@@ -33,6 +35,7 @@ use curve::{CurveServer, Gate};
 use decide::{Decided, hub_config};
 pub(crate) use files::file_paths;
 use files::{Identity, engines_path, written_at};
+use lock::ProfileLock;
 use open_files::OpenFiles;
 pub(crate) use policies::PolicyDesk;
 use ports::Binder;
@@ -53,14 +56,24 @@ pub struct Controller {
     context: zmq::Context,
     policies: Arc<PolicyDesk>,
     tally: Tally,
+    lock: ProfileLock,
 }
 
 impl Controller {
     /// Binds, starts, and writes the connection files when everything listens.
     ///
     /// # Errors
-    /// If the configuration can not be followed or an address can not be had; nothing is left behind then.
+    /// If the configuration can not be followed, another controller serves the profile, or an address can not be had; nothing is left
+    /// behind then.
     pub fn start(config: &Config, registry: &Arc<Registry>) -> anyhow::Result<Controller> {
+        Controller::start_counting(config, registry, Tally::default())
+    }
+
+    /// The same with counters that are in use already.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_counting(config: &Config, registry: &Arc<Registry>, tally: Tally) -> anyhow::Result<Controller> {
         let config = &config.settled()?;
         for note in config.notes() {
             tracing::warn!("{note}");
@@ -98,6 +111,7 @@ impl Controller {
             }
         }
         let Running { crew, policies, tally } = launch(Parts {
+            tally,
             config,
             registry,
             identity: &identity,
@@ -111,9 +125,9 @@ impl Controller {
             open_files,
         })?;
         let files = identity.write(&client_file, &engine_file, is_other_key)?;
-        let Identity { client_path, engine_path, .. } = identity;
+        let Identity { client_path, engine_path, lock, .. } = identity;
         tracing::info!("listening; clients find this controller by {}", client_path.display());
-        Ok(Controller { crew, files, client_path, engine_path, client_file, engine_file, context, policies, tally })
+        Ok(Controller { crew, files, client_path, engine_path, client_file, engine_file, context, policies, tally, lock })
     }
 
     /// The file for clients.
@@ -154,6 +168,7 @@ impl Controller {
     /// Waits for the end, whatever brings it, and takes everything down within four seconds (`supervise::PATIENCE`).
     pub fn wait(mut self) -> Ending {
         let ending = self.crew.wait();
+        self.lock.say_ending();
         drop(self.files);
         let (all_ended, incomplete) = self.crew.finish();
         if !all_ended {

@@ -128,11 +128,16 @@ impl PolicyDesk {
         let built: Result<Vec<LiveChange>, PolicyError> =
             wanted.iter().map(|(axis, spec)| build(&self.registry, *axis, spec)).collect();
         let built = built.map_err(|error| error.to_string())?;
+        let was = in_force.policies.clone();
         for (axis, spec) in wanted {
             in_force.policies.set(axis, spec);
         }
         let text = in_force.policies.to_string().into();
-        Ok(SchedulerOrder::Policies { changes: built, text, answer: json!({"policies": in_force.policies}) })
+        Ok(SchedulerOrder::Policies {
+            changes: built,
+            text,
+            answer: json!({"policies": in_force.policies, "was": was, "doubts": in_force.policies.doubts(&self.registry)}),
+        })
     }
 
     /// Takes over what a configuration says that differs from what is in force. Returns whether anything does.

@@ -48,6 +48,7 @@ pub(super) struct Parts<'a> {
     pub(super) hub: Hub,
     pub(super) db: Box<dyn TaskDb>,
     pub(super) open_files: OpenFiles,
+    pub(super) tally: Tally,
 }
 
 /// The threads, started, and what others share with them.
@@ -82,9 +83,8 @@ pub(super) fn launch(parts: Parts<'_>) -> anyhow::Result<Running> {
 }
 
 fn start_all(crew: &mut Crew, parts: Parts<'_>) -> anyhow::Result<(Arc<PolicyDesk>, Tally)> {
-    let Parts { config, registry, identity, decided, tree, channels, gate, engine_ip, hub, db, open_files } = parts;
+    let Parts { config, registry, identity, decided, tree, channels, gate, engine_ip, hub, db, open_files, tally } = parts;
     let keeps_records = config.records.store != Store::None;
-    let tally = Tally::default();
     let (to_hub, hub_mailbox) = Mailbox::<HubInput>::new(HUB_BACKLOG.0, HUB_BACKLOG.1)?;
     let (to_tasks, tasks_mailbox) = Mailbox::<TaskInput>::new(NEWS_BACKLOG.0, NEWS_BACKLOG.1)?;
     let (to_tree, tree_mailbox) = Mailbox::<BroadcastInput>::new(NEWS_BACKLOG.0, NEWS_BACKLOG.1)?;

@@ -31,9 +31,11 @@ impl Running {
     /// Starts one under a limit of open files, with a profile's folder, and waits until it can be found.
     fn start(profile: &Path, limit: Option<u64>, args: &[&str]) -> Result<Running, String> {
         let log = tempfile::NamedTempFile::new().unwrap().into_temp_path().keep().unwrap();
+        // Files of this process that other tests have open at the moment are none of the controller's.
+        let close = "for fd in /proc/$$/fd/*; do fd=${fd##*/}; [ $fd -le 2 ] || eval \"exec $fd>&-\"; done";
         let set = limit.map_or(String::new(), |limit| format!("ulimit -n {limit}; "));
-        let child = Command::new("sh")
-            .args(["-c", &format!("{set}exec \"$0\" controller \"$@\""), BIN])
+        let child = Command::new("bash")
+            .args(["-c", &format!("{close}; {set}exec \"$0\" controller \"$@\""), BIN])
             .args(args)
             .env("IPP_PROFILE_DIR", profile)
             .env_remove("RUST_LOG")

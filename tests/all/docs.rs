@@ -90,6 +90,8 @@ fn numbers_in_the_documents_are_those_of_the_code() {
         (differences, format!("answer to `db_query` of at most {} GiB", gib("core/src/db/mod.rs", "MAX_ANSWER_BYTES"))),
         (differences, format!("a message id of at most {} bytes", grouped(constant("core/src/wire.rs", "MAX_ID_BYTES")))),
         (differences, format!("{} MiB of each output stream", mib("core/src/db/record.rs", "MAX_OUTPUT_BYTES"))),
+        (differences, format!("pings {} ms to a day apart", constant("src/config/rules.rs", "SHORTEST_PERIOD_MS"))),
+        (differences, format!("at most {} leaves", 1 << constant("src/config/rules.rs", "MAX_DEPTH"))),
         (differences, format!("at most {} frames", grouped(constant("core/src/net/port.rs", "MAX_FRAMES")))),
         (
             "src/controller/mod.rs",

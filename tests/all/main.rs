@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod demo;
 mod docs;
+mod front;
 mod hostile;
 mod interop;
 mod lab_answers;

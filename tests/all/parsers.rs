@@ -55,8 +55,14 @@ fn near_msgpack() -> impl Strategy<Value = Vec<u8>> {
     let text = |text: &str| [&[0xa0 | text.len() as u8][..], text.as_bytes()].concat();
     let words = ["msg_id", "msg_type", "date", "status", "after", "targets", "timeout", "retries", "label", "#prio=1", "a", "ok"];
     let mut pieces: Vec<Vec<u8>> = words.into_iter().map(text).collect();
-    pieces.extend([&[0xc0][..], &[0xc3], &[5], &[0xff], &[0x90], &[0x81], &[0x92], &[0xcb, 0x7f, 0xf8, 0, 0, 0, 0, 0, 0]].map(<[u8]>::to_vec));
-    pieces.extend([&[0xc4, 2, 0xff, 0], &[0xd4, 5, 1, 0xc0], &[0xdd, 0xff, 0xff, 0xff], &[0xdb, 0xff, 0xff, 0xff]].map(|b: &[u8; 4]| b.to_vec()));
+    pieces.extend(
+        [&[0xc0][..], &[0xc3], &[5], &[0xff], &[0x90], &[0x81], &[0x92], &[0xcb, 0x7f, 0xf8, 0, 0, 0, 0, 0, 0]]
+            .map(<[u8]>::to_vec),
+    );
+    pieces.extend(
+        [&[0xc4, 2, 0xff, 0], &[0xd4, 5, 1, 0xc0], &[0xdd, 0xff, 0xff, 0xff], &[0xdb, 0xff, 0xff, 0xff]]
+            .map(|b: &[u8; 4]| b.to_vec()),
+    );
     prop_oneof![prop::sample::select(pieces), prop::collection::vec(any::<u8>(), 0..6)]
 }
 
@@ -182,7 +188,7 @@ proptest! {
         any::<String>(),
     ], 0..8)) {
         let (hints, wrong) = Hints::parse(&words.join(" "));
-        prop_assert!(hints.priority.is_finite() && hints.cost_s.is_none_or(|cost| cost > 0.0 && cost.is_finite()));
+        prop_assert!(hints.priority.is_finite() && hints.cost_s.is_none_or(|cost| cost >= 0.0 && cost.is_finite()));
         prop_assert!(hints.weight.is_none_or(|weight| weight > 0.0 && weight.is_finite()));
         prop_assert!(wrong.is_none_or(|wrong| wrong.hint.chars().count() <= 40));
     }

@@ -94,6 +94,8 @@ fn unanswerable() -> Vec<(Value, [&'static [u8]; 3], &'static str)> {
         (json!({"msg_type": "apply_reply"}), ok, "NotImplementedError"),
         (json!({"msg_type": null}), ok, "TypeError: the request's header can not be read"),
         (json!({"msg_type": 7}), ok, "TypeError: the request's header can not be read"),
+        (json!({"session": null}), ok, "TypeError: the request's header has no `session`"),
+        (json!({"session": ""}), ok, "TypeError: the request's header has no `session`"),
         (json!({"version": "new"}), ok, "TypeError: the request's header has the version 'new', which should be as '5.4'"),
         (json!({"version": 5.3}), ok, "TypeError: the request's header can not be read"),
         (json!({}), content(b"not json"), "TypeError: the request's content can not be read"),

@@ -67,13 +67,15 @@ pub struct Keys {
     pub result_buffers: bool,
 }
 
-/// Something that has gone wrong and has cost records.
+/// Something that has gone wrong, and what it has cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
     /// What kind of thing.
     pub kind: &'static str,
     /// How often.
     pub count: u64,
+    /// How many updates of records are not there for it, nor will be.
+    pub lost: u64,
     /// Where and why, of one of them.
     pub detail: String,
 }

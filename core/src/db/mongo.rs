@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use super::record::MAX_OUTPUT_BYTES;
-use super::{DbError, Ended, Key, Keys, MAX_ANSWER_BYTES, Necessary, Patch, Query, Record, Status, TaskDb};
+use super::{DbError, Ended, Key, Keys, MAX_ANSWER_BYTES, Necessary, Patch, Query, Record, Status, TaskDb, Trouble};
 use crate::date::Date;
 
 const COLLECTION: &str = "task_records";
@@ -65,6 +65,7 @@ pub struct MongoDb {
     waiting_bytes: usize,
     /// How many of the first may be there already, since they were sent and no answer came: nothing is added to these.
     unsure: usize,
+    troubles: Vec<Trouble>,
 }
 
 /// An update that the server did not take, by its place in the batch, and why.
@@ -281,7 +282,7 @@ impl MongoDb {
             wait_for(&runtime, LONG_TIMEOUT, async { records.create_index(index).await })?;
         }
         let (waiting, places) = (Vec::new(), HashMap::default());
-        Ok(MongoDb { runtime, database, records, waiting, places, waiting_bytes: 0, unsure: 0 })
+        Ok(MongoDb { runtime, database, records, waiting, places, waiting_bytes: 0, unsure: 0, troubles: Vec::new() })
     }
 
     fn send(&self, updates: &[Update]) -> Result<Vec<Refusal>, DbError> {
@@ -326,11 +327,13 @@ impl MongoDb {
                 let id = self.waiting[index].id.clone();
                 let lost = self.send_singly(refused.iter().map(|(index, _)| *index))?;
                 let (all, lost) = (refused.len(), lost.len());
-                tracing::error!(
-                    "MongoDB does not take {all} updates of task records, the first of task {id}: {reason}; {} are there without \
-                     what is large, {lost} are lost",
+                let detail = format!(
+                    "MongoDB does not take {all} updates of task records, the first of task {id}: {reason}; {} are there without what is \
+                     large, {lost} are lost",
                     all - lost
                 );
+                let (count, lost) = (all as u64, lost as u64);
+                self.troubles.push(Trouble { kind: "an update is shortened or lost", count, lost, detail });
             }
             self.waiting.drain(..count);
             self.unsure = 0;
@@ -480,6 +483,10 @@ impl TaskDb for MongoDb {
 
     fn flush(&mut self) -> Result<(), DbError> {
         self.write()
+    }
+
+    fn troubles(&mut self) -> Vec<Trouble> {
+        std::mem::take(&mut self.troubles)
     }
 
     fn unwritten(&self) -> Vec<Box<str>> {

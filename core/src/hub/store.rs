@@ -304,8 +304,10 @@ impl Keeper {
 
     fn tell_troubles(&mut self) {
         for trouble in self.db.troubles() {
-            self.lost += trouble.count;
-            self.away_why.clone_from(&trouble.detail);
+            if trouble.lost > 0 {
+                self.lost += trouble.lost;
+                self.away_why.clone_from(&trouble.detail);
+            }
             self.complaints.note_many(self.clock.now(), trouble.kind, trouble.count, trouble.detail);
         }
     }

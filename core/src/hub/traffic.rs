@@ -82,13 +82,13 @@ impl Hub {
         }
     }
 
-    /// A request is in flight from now on, a direct one to an engine. False if it has been answered before.
+    /// A request is in flight from now on, a direct one to an engine. False if it is known already.
     fn begin(&mut self, now: Now, id: &str, engine: Option<&str>) -> bool {
         if self.completed.get(id) != 0 {
             return false; // seen again, by mistake or malice: what is known of it stands
         }
         if self.in_flight.contains_key(id) {
-            return true;
+            return false; // sent again, by this program under another date: its record has what its client sent
         }
         match engine.map(|uuid| self.engines.by_uuid(uuid)) {
             Some(Some(live)) => live.queue += 1,

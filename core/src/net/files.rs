@@ -31,32 +31,59 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     serde_json::from_str(&text).map_err(|error| named(error.to_string()))
 }
 
-/// Files that are removed when this is dropped, unless told to stay.
+/// Files that are removed when this is dropped, unless told to stay. One that somebody has replaced meanwhile stays: it is theirs.
 #[derive(Debug, Default)]
 pub struct RemoveOnDrop {
-    paths: Vec<PathBuf>,
+    files: Vec<(PathBuf, String)>,
 }
 
 impl RemoveOnDrop {
-    /// Adds a file.
-    pub fn add(&mut self, path: PathBuf) {
-        self.paths.push(path);
+    /// Adds a file with the text that was written to it.
+    pub fn add(&mut self, path: PathBuf, text: String) {
+        self.files.push((path, text));
     }
 
     /// Lets them all stay.
     pub fn keep(&mut self) {
-        self.paths.clear();
+        self.files.clear();
     }
 }
 
 impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
-        for path in &self.paths {
-            if let Err(error) = fs::remove_file(path)
+        for (path, text) in &self.files {
+            let removed = match fs::read_to_string(path) {
+                Ok(found) if found == *text => fs::remove_file(path),
+                Ok(_) => {
+                    tracing::warn!("{} is another controller's now, and stays", path.display());
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
+            if let Err(error) = removed
                 && error.kind() != io::ErrorKind::NotFound
             {
                 tracing::warn!("could not remove {}: {error}", path.display());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_somebody_has_replaced_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (own, theirs) = (folder.path().join("own"), folder.path().join("theirs"));
+        let mut files = RemoveOnDrop::default();
+        for path in [&own, &theirs] {
+            write_atomically(path, "mine").unwrap();
+            files.add(path.clone(), "mine".into());
+        }
+        write_atomically(&theirs, "yours").unwrap();
+        drop(files);
+        assert!(!own.exists() && theirs.exists());
     }
 }

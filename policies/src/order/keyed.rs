@@ -78,6 +78,7 @@ impl Named for Priority {
     const NAME: &'static str = "priority";
     const SUMMARY: &'static str = "the highest #prio in the label (0 without), then the oldest";
     const SOURCE: &'static str = "Conway, Maxwell, Miller 1967; aging: Kleinrock 1964";
+    const LABELS: &'static [&'static str] = &["#prio="];
     const PARAMETERS: &'static [(&'static str, &'static str)] =
         &[("aging_s", "seconds of waiting that are worth one point of priority, so that nobody starves; 0 for never")];
     type Config = PriorityConfig;
@@ -204,6 +205,7 @@ impl Named for Deadline {
     const SUMMARY: &'static str = "the earliest #deadline in the label, then those without one";
     const SOURCE: &'static str = "Jackson 1955; Liu and Layland 1973";
     const ALIASES: &'static [&'static str] = &["edf"];
+    const LABELS: &'static [&'static str] = &["#deadline="];
     type Config = NoParameters;
     fn build(_: NoParameters) -> Result<Self, PolicyError> {
         Ok(Deadline)

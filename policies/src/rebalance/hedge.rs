@@ -58,6 +58,7 @@ impl Named for Hedge {
     const SUMMARY: &'static str =
         "a second copy of a straggler whose label says #hedge; first answer wins, the other is cancelled";
     const SOURCE: &'static str = "Dean and Barroso 2013";
+    const LABELS: &'static [&'static str] = &["#hedge"];
     const PARAMETERS: &'static [(&'static str, &'static str)] = &[
         ("deviations", "standard deviations above its class' mean after which a task is a straggler, 0 to 100"),
         ("min_ms", "the least time before a second copy, milliseconds, 1 to 1e9"),

@@ -56,6 +56,7 @@ impl Named for Replace {
     const NAME: &'static str = "replace";
     const SUMMARY: &'static str = "tasks queued on an engine that turned slow are placed anew, if they have not begun";
     const SOURCE: &'static str = "Casanova et al. 2000";
+    const ROOM: crate::Room = crate::Room::Several;
     const PARAMETERS: &'static [(&'static str, &'static str)] = &[
         ("factor", "multiple of the expected wait after which a queued task is moved, 1 to 1000"),
         ("min_ms", "the least time before a task is moved, milliseconds, 1 to 1e9"),

@@ -45,6 +45,7 @@ impl Named for FillFirst {
     const NAME: &'static str = "fillfirst";
     const SUMMARY: &'static str = "the first engine with room, so that the others stay free; wants a limit (hwm)";
     const SOURCE: &'static str = "first fit; Pinheiro et al. 2001";
+    const ROOM: crate::Room = crate::Room::Limited;
     type Config = NoParameters;
     fn build(_: NoParameters) -> Result<Self, PolicyError> {
         Ok(FillFirst::default())

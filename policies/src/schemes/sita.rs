@@ -148,6 +148,7 @@ impl Named for Sita {
             "whether a task waits for its own engine when that is full, instead of going to the nearest; 16 that do hold up the rest",
         ),
     ];
+    const ROOM: crate::Room = crate::Room::Unlimited;
     type Config = SitaConfig;
     fn build(config: SitaConfig) -> Result<Self, PolicyError> {
         in_range(Self::NAME, "the number of cutoffs", config.cutoffs.len(), 0..=1000)?;

@@ -77,14 +77,18 @@ impl Driver {
                 Ok(json!({"paused": paused}))
             }
             SchedulerOrder::Drain { engine, draining } => {
-                let uuid =
-                    self.machine.engine_by_number(engine).ok_or_else(|| format!("there is no engine {engine}"))?.to_owned();
+                let uuid = self.machine.engine_by_number(engine).map(str::to_owned).ok_or_else(|| self.no_engine(engine))?;
                 self.machine.handle(now, Event::EngineDraining { uuid: &uuid, draining });
                 let left = self.machine.in_flight_on(&uuid);
                 Ok(json!({"engine": engine, "draining": draining, "in_flight": left}))
             }
             SchedulerOrder::Explain(task) => {
-                self.machine.explain(now, &task).ok_or_else(|| format!("no task of the id '{task}' has been submitted"))
+                self.machine.explain(now, &task).ok_or_else(|| {
+                    format!(
+                        "no task of the id '{task}' has been submitted to the task scheduler (tasks of direct and broadcast views do not go \
+                         through it)"
+                    )
+                })
             }
             SchedulerOrder::Shadow(schemes) => {
                 let names: Vec<String> = schemes.iter().map(|(name, _)| name.clone()).collect();
@@ -95,6 +99,18 @@ impl Driver {
                 answer["state"] = self.machine.overview(now);
                 Ok(answer)
             }
+        }
+    }
+
+    /// Says which engines there are instead.
+    fn no_engine(&self, number: u64) -> String {
+        let overview = self.machine.overview(self.now());
+        let all: Vec<String> =
+            overview["engines"].as_array().into_iter().flatten().map(|engine| engine["id"].to_string()).collect();
+        let more = if all.len() > 20 { ", ..." } else { "" };
+        match all.as_slice() {
+            [] => format!("there is no engine {number}, and no other"),
+            all => format!("there is no engine {number}; there are {}{more}", all[..all.len().min(20)].join(", ")),
         }
     }
 }

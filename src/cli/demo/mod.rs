@@ -1,4 +1,4 @@
-//! `pointsman demo`: a controller, engines, and a real graph of real work through real sockets, once for each of two schemes.
+//! `pointsman demo`: a controller, engines, and a real graph of real work through real sockets, a few times for each of two schemes in turns.
 //! The work is a Cholesky factorisation by tiles, whose result is right only if every dependency was respected; it is checked.
 
 mod cholesky;
@@ -20,27 +20,31 @@ use serde_json::json;
 use super::{failed, start_plain_log};
 use crate::config::{Config, Store};
 use crate::controller::{Controller, Ending};
+use crate::scratch::Scratch;
 use cholesky::Factorisation;
 use report::{Row, Timing};
 
 /// Options of `pointsman demo`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// Engines to start; one for each core by default, at least two.
-    #[arg(long, short = 'n')]
-    engines: Option<usize>,
+    /// Engines to start, two or more; one for each core by default.
+    #[arg(long, short = 'n', value_parser = clap::value_parser!(u16).range(2..))]
+    engines: Option<u16>,
     /// Tiles along one side of the matrix: T makes about T^3/6 tasks.
     #[arg(long, default_value_t = 20)]
     tiles: usize,
     /// Rows of one tile.
     #[arg(long, default_value_t = 160)]
     tile_rows: usize,
-    /// Schemes to compare.
-    #[arg(long, value_delimiter = ';', default_values = ["leastload", "twobin"])]
+    /// Placements to compare.
+    #[arg(long = "placements", alias = "schemes", value_delimiter = ';', default_values = ["leastload", "twobin"])]
     schemes: Vec<PolicySpec>,
     /// Most tasks in flight on an engine. At 1 all schemes place alike.
     #[arg(long, default_value_t = 2)]
     hwm: u32,
+    /// How often each of them runs, in turns: one run says nothing about the next.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
     /// Seed of the matrix and of random schemes.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -51,6 +55,10 @@ pub(super) struct Options {
     #[arg(long, default_value = "warn")]
     log: String,
 }
+
+/// What a task costs beside its work, and a run besides, for the guess of how long all takes.
+const MESSAGES_S: f64 = 0.000_3;
+const START_S: f64 = 0.5;
 
 /// How long any one step may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -69,7 +77,7 @@ fn show(options: &Options, registry: &Arc<Registry>) -> anyhow::Result<()> {
         bail!("--tiles must be from 2 to 60 and --tile-rows from 4 to 1024");
     }
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    let engines = options.engines.unwrap_or(cores).max(2);
+    let engines = options.engines.map_or(cores.max(2), usize::from);
     let plan = cholesky::plan(options.tiles);
     let dependencies: Vec<Vec<&str>> = plan.iter().map(|step| step.after.iter().map(String::as_str).collect()).collect();
     let graph = Workflow::new(plan.iter().zip(&dependencies).map(|(step, after)| (step.name.as_str(), after.as_slice())))?;
@@ -84,16 +92,32 @@ fn show(options: &Options, registry: &Arc<Registry>) -> anyhow::Result<()> {
         graph.edge_count(),
         options.hwm
     );
-    let mut results = Vec::new();
-    for scheme in &options.schemes {
-        let row = run_once(options, registry, scheme, engines, &plan, &graph)?;
-        println!(
-            "{scheme}: factorised in {:.3} s, largest error {:.1e}, {} records in SQLite",
-            row.makespan_s, row.error, row.records
-        );
-        results.push(row);
+    let runs = options.schemes.len() as u64 * u64::from(options.rounds);
+    let sixths: u64 = plan.iter().map(cholesky::Step::sixths).sum();
+    let work_s = sixths as f64 / 6.0 * cholesky::product_s(options.tile_rows) / engines.min(cores) as f64;
+    let seconds = runs as f64 * (work_s + plan.len() as f64 * MESSAGES_S + START_S);
+    println!("{} schemes, {} runs of each in turns: about {seconds:.0} s.", options.schemes.len(), options.rounds);
+    let bar = ProgressBar::new(runs * sixths);
+    bar.set_style(ProgressStyle::with_template("{prefix:>12} [{bar:40}] {percent} % of the work, {eta} left")?);
+    let mut results: Vec<Vec<Row>> = options.schemes.iter().map(|_| Vec::new()).collect();
+    for round in 1..=options.rounds {
+        for (scheme, rows) in options.schemes.iter().zip(&mut results) {
+            bar.set_prefix(format!("{scheme}, {round}"));
+            let row = run_once(options, registry, scheme, engines, &plan, &graph, &bar)?;
+            bar.suspend(|| {
+                println!(
+                    "{scheme}, run {round}: factorised in {} s, largest error {:.1e}, {} records in SQLite",
+                    report::seconds(row.makespan_s),
+                    row.error,
+                    row.records
+                );
+            });
+            rows.push(row);
+        }
     }
+    bar.finish_and_clear();
     println!("{}", report::table(&results));
+    println!("{}", report::conclusion(&results));
     Ok(())
 }
 
@@ -105,8 +129,9 @@ fn run_once(
     engines: usize,
     plan: &[cholesky::Step],
     graph: &Workflow,
+    bar: &ProgressBar,
 ) -> anyhow::Result<Row> {
-    let folder = tempfile::tempdir()?;
+    let folder = Scratch::new()?;
     let mut config = Config::default();
     config.controller.profile_dir = Some(folder.path().to_owned());
     config.policy.placement = scheme.clone();
@@ -126,9 +151,10 @@ fn run_once(
     let mut client = Client::connect(&context, controller.client_file(), PATIENCE)?;
     client.wait_for_engines(engines, PATIENCE)?;
 
-    let timing = drive(&mut client, plan, graph, &scheme.to_string())?;
-    let error = factorisation.largest_error();
-    if error > 1e-9 {
+    let timing = drive(&mut client, plan, graph, bar)?;
+    let error = factorisation.largest_error(options.seed);
+    // Not a number is no small one.
+    if error.is_nan() || error > 1e-9 {
         bail!("the factor is wrong by {error:e}: a dependency was not respected");
     }
     let records = client.ask("db_request", &json!({"query": {"completed": {"$exists": true}}, "keys": ["msg_id"]}), PATIENCE)?;
@@ -148,12 +174,10 @@ fn run_once(
 }
 
 /// Submits every task at once, dependencies and all, and collects the replies.
-fn drive(client: &mut Client, plan: &[cholesky::Step], graph: &Workflow, title: &str) -> anyhow::Result<Timing> {
+fn drive(client: &mut Client, plan: &[cholesky::Step], graph: &Workflow, bar: &ProgressBar) -> anyhow::Result<Timing> {
     let clock = Clock::default();
     let steps: std::collections::HashMap<&str, &cholesky::Step> = plan.iter().map(|step| (step.name.as_str(), step)).collect();
     let mut timing = Timing::default();
-    let bar = ProgressBar::new(graph.len() as u64).with_prefix(title.to_owned());
-    bar.set_style(ProgressStyle::with_template("{prefix:>12} [{bar:40}] {pos}/{len} tasks, {per_sec}")?);
     let mut ids: std::collections::HashMap<&str, String> = std::collections::HashMap::new();
     for name in graph.submission_order() {
         let step = steps[name];
@@ -167,10 +191,9 @@ fn drive(client: &mut Client, plan: &[cholesky::Step], graph: &Workflow, title: 
     }
     for _ in 0..graph.len() {
         let reply: Reply = client.next_reply(PATIENCE)?.context("the cluster has stopped answering")?;
-        timing.replied(&reply)?;
-        bar.inc(1);
+        let name = timing.replied(&reply)?;
+        bar.inc(steps.get(name).map_or(0, |step| step.sixths()));
     }
-    bar.finish_and_clear();
     timing.makespan_s = clock.now().as_secs_f64();
     Ok(timing)
 }

@@ -35,7 +35,8 @@ impl Timing {
         self.names.insert(id.to_owned(), name.to_owned());
     }
 
-    pub(super) fn replied(&mut self, reply: &Reply) -> anyhow::Result<()> {
+    /// Takes note of a reply; the name of its task.
+    pub(super) fn replied(&mut self, reply: &Reply) -> anyhow::Result<&str> {
         let name = self.names.get(&reply.msg_id).context("a reply to nobody's task")?;
         let result = match &reply.outcome {
             Ok(result) => result,
@@ -47,7 +48,7 @@ impl Timing {
         times.started = Date::parse(&reply.started);
         times.completed = Date::parse(&reply.completed);
         times.engine.clone_from(&reply.engine);
-        Ok(())
+        Ok(name)
     }
 
     /// From the moment when a task could have started to the moment when it did, in microseconds.
@@ -108,14 +109,62 @@ impl Row {
     }
 }
 
-/// The table of all runs. `bound` is the larger of the critical path and the work divided among the engines, of the run's own times.
-pub(super) fn table(rows: &[Row]) -> Table {
+/// Of some runs the one in the middle by makespan, the lower of two.
+fn median(rows: &[Row]) -> Option<&Row> {
+    let mut sorted: Vec<&Row> = rows.iter().collect();
+    sorted.sort_by(|a, b| a.makespan_s.total_cmp(&b.makespan_s));
+    sorted.get(sorted.len().saturating_sub(1) / 2).copied()
+}
+
+/// The shortest and the longest makespan.
+fn range(rows: &[Row]) -> (f64, f64) {
+    let makespans = || rows.iter().map(|row| row.makespan_s);
+    (makespans().fold(f64::INFINITY, f64::min), makespans().fold(0.0, f64::max))
+}
+
+/// Seconds with three digits that count.
+pub(super) fn seconds(value: f64) -> String {
+    let decimals = if value >= 100.0 { 0 } else { (2.0 - value.max(1e-6).log10().floor()) as usize };
+    format!("{value:.decimals$}")
+}
+
+/// Beyond so many times the bound, what was measured is not work.
+const MOSTLY_WORK: f64 = 10.0;
+
+/// What may be said about the schemes after these runs of each: only what held in all of them.
+pub(super) fn conclusion(results: &[Vec<Row>]) -> String {
+    let mut middles: Vec<(&[Row], &Row)> = results.iter().filter_map(|rows| Some((rows.as_slice(), median(rows)?))).collect();
+    middles.sort_by(|a, b| a.1.makespan_s.total_cmp(&b.1.makespan_s));
+    let [(rows, first), others @ ..] = middles.as_slice() else { return "nothing was run".into() };
+    if first.makespan_s > MOSTLY_WORK * first.bound_s {
+        return "The tasks are so small that what was measured is messages, not work: take a larger --tile-rows or --tiles to compare schemes.".into();
+    }
+    let Some((second_rows, second)) = others.first() else {
+        return format!("{}: {:.2} times the bound.", first.scheme, first.makespan_s / first.bound_s);
+    };
+    let apart = rows.len() > 1 && second_rows.len() > 1 && range(rows).1 < range(second_rows).0;
+    if apart {
+        let gain = (1.0 - first.makespan_s / second.makespan_s) * 100.0;
+        format!(
+            "{} was first: each of its runs took less than each of {}, {gain:.0} % less in the middle.",
+            first.scheme, second.scheme
+        )
+    } else {
+        let why = if rows.len() > 1 { "their runs overlap" } else { "one run of each says nothing about the next" };
+        format!("No difference between {} and {}: {why}. More --rounds may tell.", first.scheme, second.scheme)
+    }
+}
+
+/// The table of all runs, for each scheme of that in the middle. `bound` is the larger of the critical path and the work divided among the
+/// engines, of that run's own times; no order of the tasks takes less.
+pub(super) fn table(results: &[Vec<Row>]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header([
         "scheme",
         "tasks",
         "engines",
         "makespan s",
+        "from, to s",
         "bound s",
         "ratio",
         "tasks/engine %",
@@ -124,7 +173,8 @@ pub(super) fn table(rows: &[Row]) -> Table {
         "p95",
         "p99",
     ]);
-    for row in rows {
+    for (rows, row) in results.iter().filter_map(|rows| Some((rows, median(rows)?))) {
+        let (shortest, longest) = range(rows);
         let percent = |of: fn(&(f64, f64)) -> f64| -> String {
             row.shares.values().map(|share| format!("{:.0}", of(share) * 100.0)).collect::<Vec<_>>().join(" ")
         };
@@ -132,8 +182,9 @@ pub(super) fn table(rows: &[Row]) -> Table {
             row.scheme.clone(),
             row.tasks.to_string(),
             row.shares.len().to_string(),
-            format!("{:.3}", row.makespan_s),
-            format!("{:.3}", row.bound_s),
+            seconds(row.makespan_s),
+            format!("{}, {}", seconds(shortest), seconds(longest)),
+            seconds(row.bound_s),
             format!("{:.2}", row.makespan_s / row.bound_s),
             percent(|share| share.0),
             percent(|share| share.1),
@@ -145,4 +196,46 @@ pub(super) fn table(rows: &[Row]) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runs(scheme: &str, makespans_s: &[f64], bound_s: f64) -> Vec<Row> {
+        let row = |&makespan_s: &f64| Row {
+            scheme: scheme.into(),
+            tasks: 1,
+            makespan_s,
+            bound_s,
+            shares: BTreeMap::new(),
+            wait_us: [0; 3],
+            error: 0.0,
+            records: 1,
+        };
+        makespans_s.iter().map(row).collect()
+    }
+
+    #[test]
+    fn only_what_held_in_every_run_is_concluded() {
+        let conclude = |a: &[f64], b: &[f64]| conclusion(&[runs("a", a, 2.0), runs("b", b, 2.0)]);
+        assert!(conclude(&[3.0, 3.1, 3.2], &[4.0, 4.1, 4.2]).starts_with("a was first"));
+        assert!(
+            conclude(&[5.0, 5.5, 6.0], &[4.0, 4.1, 4.2])
+                .contains("b was first: each of its runs took less than each of a, 25 % less")
+        );
+        // What one run of each had called 44 % faster.
+        assert!(conclude(&[6.36, 2.97], &[3.54, 3.6]).starts_with("No difference"));
+        assert!(conclude(&[6.36], &[3.54]).contains("one run of each says nothing"));
+        assert!(conclusion(&[runs("a", &[0.05, 0.05], 0.0001), runs("b", &[0.09, 0.09], 0.0001)]).contains("messages, not work"));
+        assert_eq!(conclusion(&[runs("a", &[3.0], 2.0)]), "a: 1.50 times the bound.");
+    }
+
+    #[test]
+    fn seconds_keep_three_digits_however_small_they_are() {
+        for (value, text) in [(123.4, "123"), (12.34, "12.3"), (3.0, "3.00"), (0.0456, "0.0456"), (0.000_123_4, "0.000123")] {
+            assert_eq!(seconds(value), text);
+        }
+        assert!(seconds(0.0).starts_with("0.0000"));
+    }
 }

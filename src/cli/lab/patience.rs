@@ -17,10 +17,10 @@ const LINE_EVERY: Duration = Duration::from_secs(60);
 pub(super) fn span(seconds: f64) -> String {
     match seconds {
         s if s < 1.0 => "less than a second".into(),
-        s if s < 100.0 => format!("{s:.0} s"),
-        s if s < 100.0 * 60.0 => format!("{:.0} min", s / 60.0),
-        s if s < 100.0 * 3600.0 => format!("{:.0} h", s / 3600.0),
-        s => format!("{:.0} days", s / 86_400.0),
+        s if s < 100.0 => format!("about {s:.0} s"),
+        s if s < 100.0 * 60.0 => format!("about {:.0} min", s / 60.0),
+        s if s < 100.0 * 3600.0 => format!("about {:.0} h", s / 3600.0),
+        s => format!("about {:.0} days", s / 86_400.0),
     }
 }
 
@@ -29,12 +29,12 @@ pub(super) fn span(seconds: f64) -> String {
 /// # Errors
 /// If it is long, and nobody agrees.
 pub(super) fn announce(what: &str, seconds: f64, shorter: &str, yes: bool) -> anyhow::Result<()> {
-    eprintln!("{what}: about {}", span(seconds));
+    eprintln!("{what}: {}", span(seconds));
     if seconds <= LONG_S || yes {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        bail!("it would take about {}: {shorter}; or agree to it with --yes", span(seconds));
+        bail!("it would take {}: {shorter}; or agree to it with --yes", span(seconds));
     }
     eprint!("{shorter}. Begin all the same? [y/N] ");
     let _ = std::io::stderr().flush();
@@ -113,7 +113,7 @@ impl Ticker {
             let elapsed_s = self.began.elapsed().as_secs_f64();
             // As it was expected, until enough is done to tell better.
             let left_s = if share > 0.05 { elapsed_s * (1.0 - share) / share } else { far.all_s - done_s };
-            let text = format!("{}, about {} left", far.text, span(left_s.max(0.0)));
+            let text = format!("{}, {} left", far.text, span(left_s.max(0.0)));
             if self.bar.is_hidden() {
                 if said.elapsed() > LINE_EVERY {
                     said = Instant::now();
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn spans_are_said_as_people_say_them() {
         let said = [0.3, 12.0, 720.0, 108_720.0, 1e7].map(span);
-        assert_eq!(said, ["less than a second", "12 s", "12 min", "30 h", "116 days"]);
+        assert_eq!(said, ["less than a second", "about 12 s", "about 12 min", "about 30 h", "about 116 days"]);
     }
 
     #[test]

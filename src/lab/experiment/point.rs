@@ -268,17 +268,23 @@ impl Point {
             return Ok(numbers.into_iter().cycle().take(count).collect());
         }
         let spec: PolicySpec = self.speeds.parse().with_context(|| format!("speeds = \"{}\"", self.speeds))?;
+        let only = |known: &[&str]| match spec.parameters().keys().find(|key| !known.contains(&key.as_str())) {
+            Some(key) => bail!("speeds = \"{}\": {key} is none of {}", self.speeds, known.join(", ")),
+            None => Ok(()),
+        };
         let number = |key: &str| {
             let value = spec.parameters().get(key).and_then(serde_json::Value::as_f64).filter(|value| *value > 0.0);
             value.with_context(|| format!("speeds = \"{}\" needs {key} above 0", self.speeds))
         };
         match spec.name() {
             "two" => {
+                only(&["fast", "share"])?;
                 let (fast, share) = (number("fast")?, number("share")?);
                 let many = ((count as f64 * share).round() as usize).min(count);
                 Ok((0..count).map(|at| if at < many { fast } else { 1.0 }).collect())
             }
             "spread" => {
+                only(&["scv"])?;
                 let law = Dist::Lognormal { scv: number("scv")?, mean: 1.0 };
                 let mut rng = Rng::stream(seed, "speeds");
                 Ok((0..count).map(|_| law.draw(&mut rng)).collect())
@@ -472,6 +478,10 @@ impl Point {
     /// If there is none, or a line of it is wrong.
     pub fn recorded(&self, folder: &std::path::Path) -> anyhow::Result<Arc<Vec<Recorded>>> {
         let name = self.trace.as_ref().context("workload = \"trace\" needs trace = FILE")?;
+        let unit_s = self.columns.as_ref().and_then(|columns| columns.unit_s).unwrap_or(1.0);
+        if !(unit_s > 0.0 && unit_s < 1e9) {
+            bail!("columns.unit_s must be above 0, not {unit_s}");
+        }
         let path = folder.join(name);
         let file = std::fs::File::open(&path).with_context(|| path.display().to_string())?;
         let plain: Box<dyn std::io::Read> =
@@ -488,11 +498,20 @@ impl Point {
         Ok(Arc::new(read))
     }
 
-    /// Refuses more work than can be done, unless that is wanted.
+    /// Refuses work of nothing, and more work than can be done, unless that is wanted.
     ///
     /// # Errors
-    /// If it is too much.
+    /// If it is none, or too much.
     pub fn check_stable(&self) -> anyhow::Result<()> {
+        let counts = [
+            ("tasks", self.tasks),
+            ("graphs", self.graphs),
+            ("clients", u64::from(self.clients)),
+            ("window", u64::from(self.window)),
+        ];
+        if let Some((key, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+            bail!("{key} must be at least 1");
+        }
         let is_open = match self.workload {
             Workload::Closed => false,
             Workload::Graphs => self.graphs > 1,

@@ -65,8 +65,7 @@ pub fn source_of(point: &Point, folder: &Path, seed: u64) -> anyhow::Result<Work
             (Box::new(source), point.tasks)
         }
         Workload::Closed => {
-            let (clients, window) = (point.clients.max(1), point.window.max(1));
-            let source = Closed::new(point.kinds()?, clients, window, point.think()?, estimate, point.tasks, seed);
+            let source = Closed::new(point.kinds()?, point.clients, point.window, point.think()?, estimate, point.tasks, seed);
             (Box::new(source), point.tasks)
         }
         Workload::Trace => {

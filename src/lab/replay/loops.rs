@@ -9,8 +9,8 @@ use super::recording::{RealTask, Recording};
 const SURE: f64 = 4.605;
 /// A submission that follows an answer this closely may be because of it.
 const AT_ONCE_NS: u64 = 5_000_000;
-/// An answer that passed the controller this long after a submission may have been with its client before: records are stamped by two processes.
-const SLACK_NS: u64 = 1_000_000;
+/// An answer that passed the controller at most this long after a submission may have been with its client before: records are stamped by two processes.
+const MOST_SLACK_NS: u64 = 1_000_000;
 /// Fewer tasks than this are no pattern.
 const FEWEST: usize = 20;
 
@@ -94,19 +94,36 @@ struct History {
     answered: Vec<usize>,
 }
 
-/// How many answers there were by a moment, as far as stamps can say.
-pub(super) fn answers_by(received_ns: &[u64], at_ns: u64) -> usize {
-    received_ns.partition_point(|received| *received <= at_ns + SLACK_NS)
+/// Answers of some tasks by time.
+pub(super) struct Answers {
+    pub(super) received_ns: Vec<u64>,
+    /// As far as stamps may be wrong: little beside what an answer takes.
+    slack_ns: u64,
+}
+
+impl Answers {
+    pub(super) fn of(tasks: &[RealTask], members: &[usize]) -> Answers {
+        let mut received_ns: Vec<u64> = members.iter().map(|&at| tasks[at].received_ns).collect();
+        received_ns.sort_unstable();
+        let mut responses_ns: Vec<u64> =
+            members.iter().map(|&at| tasks[at].received_ns.saturating_sub(tasks[at].submitted_ns)).collect();
+        responses_ns.sort_unstable();
+        let median_ns = responses_ns.get(responses_ns.len() / 2).copied().unwrap_or(0);
+        Answers { received_ns, slack_ns: MOST_SLACK_NS.min(median_ns / 10) }
+    }
+
+    /// How many there were when the task of a place was submitted, as far as stamps can say; not more than tasks before it.
+    pub(super) fn by(&self, submitted_ns: u64, place: usize) -> usize {
+        self.received_ns.partition_point(|received| *received <= submitted_ns + self.slack_ns).min(place)
+    }
 }
 
 impl History {
     fn of(tasks: &[RealTask], members: &[usize]) -> History {
         let submitted_ns: Vec<u64> = members.iter().map(|&at| tasks[at].submitted_ns).collect();
-        let mut received_ns: Vec<u64> = members.iter().map(|&at| tasks[at].received_ns).collect();
-        received_ns.sort_unstable();
-        // A task is not answered before it is submitted, whatever clocks say.
-        let answered = submitted_ns.iter().enumerate().map(|(n, &at)| answers_by(&received_ns, at).min(n)).collect();
-        History { submitted_ns, received_ns, answered }
+        let answers = Answers::of(tasks, members);
+        let answered = submitted_ns.iter().enumerate().map(|(n, &at)| answers.by(at, n)).collect();
+        History { submitted_ns, received_ns: answers.received_ns, answered }
     }
 
     /// Tasks under way when one is submitted, itself included.
@@ -144,26 +161,28 @@ fn find(tasks: &[RealTask], members: &[usize]) -> Found {
     if takes_turns(&history, &starts) { Found::Loop(Kind::Turns) } else { follows(&history, &starts) }
 }
 
-/// The share of tasks in stretches in which the number under way stayed near its most, and the number of the longest: its median, since stamps are not
-/// exact. Stretches end where nothing is under way. Numbers that only grow or shrink pass through a band that narrow too quickly to be half of a stretch.
+/// The share of tasks in stretches in which the number under way came back to its most again and again, and the number of the longest: its median, since
+/// stamps are not exact. Stretches end where nothing is under way. What counts is how many there are when the next answer comes: a client that was busy
+/// meanwhile fills up several places at once. Numbers that only grow or shrink pass through a band that narrow too quickly to be half of a stretch.
 fn window(history: &History) -> (f64, usize) {
     let count = history.submitted_ns.len();
     let (mut inside, mut longest, mut of_longest, mut from) = (0, 0, 0, 0);
     while from < count {
         let until = (from + 1..count).find(|&n| history.answered[n] == n).unwrap_or(count);
-        let stretch: Vec<usize> = (from..until).map(|n| history.under_way(n)).collect();
-        from = until;
-        let most = stretch.iter().copied().max().unwrap_or(0);
+        let is_last = |n: &usize| *n + 1 == until || history.answered[*n + 1] > history.answered[*n];
+        let filled: Vec<usize> = (from..until).filter(is_last).map(|n| history.under_way(n)).collect();
+        let most = filled.iter().copied().max().unwrap_or(0);
         let band = most - (most / 8).min(2 * most.isqrt());
-        let mut later: Vec<usize> = stretch.iter().copied().skip_while(|under_way| *under_way < band).collect();
+        let mut later: Vec<usize> = filled.iter().copied().skip_while(|under_way| *under_way < band).collect();
         let (all, kept) = (later.len(), later.iter().filter(|under_way| **under_way >= band).count());
-        if most >= 2 && all >= FEWEST && 2 * all >= stretch.len() && 10 * kept >= 9 * all {
-            inside += stretch.len();
-            if stretch.len() > longest {
+        if most >= 2 && all >= FEWEST && 2 * all >= filled.len() && 10 * kept >= 9 * all {
+            inside += until - from;
+            if until - from > longest {
                 later.sort_unstable();
-                (longest, of_longest) = (stretch.len(), later[all / 2]);
+                (longest, of_longest) = (until - from, later[all / 2]);
             }
         }
+        from = until;
     }
     (inside as f64 / count as f64, of_longest)
 }
@@ -267,7 +286,8 @@ mod tests {
     #[test]
     fn open_streams_are_open_whatever_their_load() {
         for seed in 0..20 {
-            for (gap_ms, response_ms) in [(1.0, 5.0), (30.0, 200.0), (10.0, 640.0), (100.0, 50.0), (1000.0, 100.0), (1000.0, 1.0)]
+            for (gap_ms, response_ms) in
+                [(0.2, 1.0), (0.5, 0.4), (1.0, 5.0), (30.0, 200.0), (10.0, 640.0), (100.0, 50.0), (1000.0, 100.0), (1000.0, 1.0)]
             {
                 assert_eq!(open(seed, 600, gap_ms, response_ms), Loops::default(), "{seed}, {gap_ms}, {response_ms}");
             }
@@ -292,6 +312,19 @@ mod tests {
         for most in [2, 5, 64] {
             assert_eq!(window(most, 600, 0.001).kinds, [Kind::Window(most)], "{most}");
         }
+        // A client that looks after its answers every 40 ms only, of which some twenty come meanwhile.
+        let mut rng = Rng::new(7);
+        let (mut under_way, mut tasks, mut now) = (Vec::new(), Vec::new(), 0.0_f64);
+        while tasks.len() < 900 {
+            under_way.retain(|end: &f64| *end > now);
+            while under_way.len() < 64 {
+                let end = now + exponential(&mut rng, 150.0);
+                under_way.push(end);
+                tasks.push((now, end));
+            }
+            now += 40.0;
+        }
+        assert_eq!(of(tasks).kinds, [Kind::Window(64)]);
         // One after the other; lots of twenty, three of them.
         assert_eq!(window(1, 100, 5.0).kinds, [Kind::Turns]);
         let lots = (0..60).map(|n| {

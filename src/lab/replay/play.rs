@@ -8,7 +8,7 @@ use anyhow::bail;
 use pointsman_policies::Registry;
 
 use super::calibrate::{Overheads, Span, spans};
-use super::loops::{Kind, Loops, answers_by};
+use super::loops::{Answers, Kind, Loops};
 use super::recording::{RealTask, Recording};
 use crate::lab::experiment::Point;
 use crate::lab::measure::{Collector, Measures};
@@ -51,12 +51,11 @@ impl<'r> Replay<'r> {
         for ((of, members), kind) in (0..).zip(&loops.members).zip(&loops.kinds) {
             // A window lets no more go, whatever stamps say.
             let most = if let Kind::Window(most) = kind { *most } else { usize::MAX };
-            let mut received_ns: Vec<u64> = members.iter().map(|&at| recording.tasks[at].received_ns).collect();
-            received_ns.sort_unstable();
+            let answers = Answers::of(&recording.tasks, members);
             for (n, &at) in members.iter().enumerate() {
                 let submitted_ns = recording.tasks[at].submitted_ns;
-                let count = answers_by(&received_ns, submitted_ns).max((n + 1).saturating_sub(most)).min(n);
-                let answered_ns = count.checked_sub(1).map_or(0, |last| received_ns[last]);
+                let count = answers.by(submitted_ns, n).max((n + 1).saturating_sub(most));
+                let answered_ns = count.checked_sub(1).map_or(0, |last| answers.received_ns[last]);
                 waits[at] = Wait::Answers { of, count: count as u32, think_ns: submitted_ns.saturating_sub(answered_ns) };
             }
         }

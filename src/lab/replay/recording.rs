@@ -217,6 +217,17 @@ impl Recording {
         Ok(Dag::new(tasks, edges)?)
     }
 
+    /// The segment in which most tasks were answered; 0 without any.
+    pub fn longest_segment(&self) -> usize {
+        let mut counts = vec![0_usize; self.segments.len().max(1)];
+        for task in &self.tasks {
+            let at = self.segments.partition_point(|segment| segment.from_ns <= task.received_ns).saturating_sub(1);
+            counts[at] += 1;
+        }
+        let most = counts.iter().copied().max().unwrap_or(0);
+        counts.iter().position(|count| *count == most).unwrap_or(0)
+    }
+
     /// How many clients and functions there are.
     pub fn clients_and_functions(&self) -> (usize, usize) {
         let clients = self.tasks.iter().map(|task| task.client).max().unwrap_or(0) as usize;
@@ -320,6 +331,7 @@ mod tests {
         let segment = |from_ns, policies: &str| Segment { from_ns, policies: policies.into() };
         assert_eq!(recording.segments, [segment(0, "a"), segment(250, "b")]); // half way from 1200 to 1300
         assert_eq!((recording.tasks.len(), recording.tasks[3].received_ns), (4, 250));
+        assert_eq!(recording.longest_segment(), 0); // two each, and the first is as good
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl SqliteDb {
                  tasks that were submitted before have no record to go to",
                 self.path.display()
             );
-            self.troubles.push(Trouble { kind: "the file was deleted or replaced", count: 1, detail });
+            self.troubles.push(Trouble { kind: "the file was deleted or replaced", count: 1, lost: 1, detail });
             self.is_gone = true;
         }
         self.connection = Connection::open_in_memory()?; // the one before is closed by that
@@ -271,8 +271,14 @@ impl SqliteDb {
                 Ok(()) => {}
                 Err(error) if is_of_the_file(&error) => return Err(error),
                 Err(error) => {
-                    let new = || Trouble { kind: "an update is lost", count: 0, detail: format!("task {}: {error}", update.id) };
-                    lost.get_or_insert_with(new).count += 1;
+                    let new = || Trouble {
+                        kind: "an update is lost",
+                        count: 0,
+                        lost: 0,
+                        detail: format!("task {}: {error}", update.id),
+                    };
+                    let trouble = lost.get_or_insert_with(new);
+                    (trouble.count, trouble.lost) = (trouble.count + 1, trouble.lost + 1);
                 }
             }
         }
