@@ -96,7 +96,7 @@ mod tests {
     fn what_is_noted_is_counted_for_all_who_share_the_tally_whether_it_is_logged_or_not() {
         let tally = Tally::default();
         let mut relay = Complaints::new("mux", &tally);
-        let mut hub = Complaints::new("hub", &tally.clone());
+        let mut hub = Complaints::new("hub", &tally);
         assert_eq!(tally.counts(), []);
         for second in 0..3 {
             relay.note(Duration::from_secs(second), "undelivered", "to nobody");

@@ -135,7 +135,10 @@ impl<T: Tap> Relay<T> {
                     match command {
                         Command::Pause => paused = true,
                         Command::Resume => paused = false,
-                        Command::Terminate => return Ok(self.say_what_stays()),
+                        Command::Terminate => {
+                            self.say_what_stays();
+                            return Ok(());
+                        }
                     }
                 }
             }

@@ -121,15 +121,15 @@ struct Unsent {
 
 impl Unsent {
     /// Adds one, or gives it back if there is no room.
-    fn push(&mut self, request: Waiting) -> Result<(), Waiting> {
+    fn push(&mut self, request: Waiting) -> Option<Waiting> {
         let bytes = request.size_bytes();
         let is_full = self.requests.len() >= MAX_UNSENT || self.bytes.saturating_add(bytes) > MAX_UNSENT_BYTES;
         if is_full && !self.requests.is_empty() {
-            return Err(request);
+            return Some(request);
         }
         self.bytes += bytes;
         self.requests.push_back(request);
-        Ok(())
+        None
     }
 
     fn pop(&mut self) -> Option<Waiting> {
@@ -222,7 +222,7 @@ impl Driver {
     }
 
     fn wait_or_give_up(&mut self, request: Waiting) {
-        if let Err(request) = self.unsent.push(request) {
+        if let Some(request) = self.unsent.push(request) {
             self.give_up(request);
         }
     }
