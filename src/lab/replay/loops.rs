@@ -92,6 +92,7 @@ struct History {
     received_ns: Vec<u64>,
     /// Answers that were there at each submission.
     answered: Vec<usize>,
+    slack_ns: u64,
 }
 
 /// Answers of some tasks by time.
@@ -123,12 +124,17 @@ impl History {
         let submitted_ns: Vec<u64> = members.iter().map(|&at| tasks[at].submitted_ns).collect();
         let answers = Answers::of(tasks, members);
         let answered = submitted_ns.iter().enumerate().map(|(n, &at)| answers.by(at, n)).collect();
-        History { submitted_ns, received_ns: answers.received_ns, answered }
+        History { submitted_ns, received_ns: answers.received_ns, answered, slack_ns: answers.slack_ns }
     }
 
     /// Tasks under way when one is submitted, itself included.
     fn under_way(&self, n: usize) -> usize {
         n + 1 - self.answered[n]
+    }
+
+    /// Whether nothing was under way for a while before a submission, which is more than that all answers happened to come at once.
+    fn was_idle(&self, n: usize) -> bool {
+        self.answered[n] == n && self.submitted_ns[n] > self.received_ns[n - 1] + self.slack_ns
     }
 
     /// Share of the time from the first submission to the last in which tasks were under way.
@@ -162,24 +168,28 @@ fn find(tasks: &[RealTask], members: &[usize]) -> Found {
 }
 
 /// The share of tasks in stretches in which the number under way came back to its most again and again, and the number of the longest: its median, since
-/// stamps are not exact. Stretches end where nothing is under way. What counts is how many there are when the next answer comes: a client that was busy
+/// stamps are not exact. Stretches end where nothing is under way for a while. What counts is how many there are when the next answer comes: a client that was busy
 /// meanwhile fills up several places at once. Numbers that only grow or shrink pass through a band that narrow too quickly to be half of a stretch.
 fn window(history: &History) -> (f64, usize) {
     let count = history.submitted_ns.len();
     let (mut inside, mut longest, mut of_longest, mut from) = (0, 0, 0, 0);
     while from < count {
-        let until = (from + 1..count).find(|&n| history.answered[n] == n).unwrap_or(count);
+        let until = (from + 1..count).find(|&n| history.was_idle(n)).unwrap_or(count);
         let is_last = |n: &usize| *n + 1 == until || history.answered[*n + 1] > history.answered[*n];
-        let filled: Vec<usize> = (from..until).filter(is_last).map(|n| history.under_way(n)).collect();
-        let most = filled.iter().copied().max().unwrap_or(0);
+        let filled: Vec<usize> = (from..until).filter(is_last).collect();
+        let most = filled.iter().map(|&n| history.under_way(n)).max().unwrap_or(0);
         let band = most - (most / 8).min(2 * most.isqrt());
-        let mut later: Vec<usize> = filled.iter().copied().skip_while(|under_way| *under_way < band).collect();
-        let (all, kept) = (later.len(), later.iter().filter(|under_way| **under_way >= band).count());
+        let is_inside = |n: &usize| history.under_way(*n) >= band;
+        let later: Vec<usize> = filled.iter().copied().skip_while(|n| !is_inside(n)).collect();
+        let (all, kept) = (later.len(), later.iter().filter(|n| is_inside(n)).count());
         if most >= 2 && all >= FEWEST && 2 * all >= filled.len() && 10 * kept >= 9 * all {
             inside += until - from;
             if until - from > longest {
-                later.sort_unstable();
-                (longest, of_longest) = (until - from, later[all / 2]);
+                // By the stamps as they are: what they are wrong by lies on both sides.
+                let stamped = |n: usize| n + 1 - history.received_ns.partition_point(|at| *at <= history.submitted_ns[n]).min(n);
+                let mut counts: Vec<usize> = later.into_iter().map(stamped).collect();
+                counts.sort_unstable();
+                (longest, of_longest) = (until - from, counts[all / 2]);
             }
         }
         from = until;
@@ -310,7 +320,8 @@ mod tests {
     #[test]
     fn closed_loops_are_seen() {
         for most in [2, 5, 64] {
-            assert_eq!(window(most, 600, 0.001).kinds, [Kind::Window(most)], "{most}");
+            let kinds = window(most, 600, 0.001).kinds;
+            assert!(matches!(kinds[..], [Kind::Window(found)] if found.abs_diff(most) <= most / 32), "{most}: {kinds:?}");
         }
         // A client that looks after its answers every 40 ms only, of which some twenty come meanwhile.
         let mut rng = Rng::new(7);
@@ -324,7 +335,8 @@ mod tests {
             }
             now += 40.0;
         }
-        assert_eq!(of(tasks).kinds, [Kind::Window(64)]);
+        let kinds = of(tasks).kinds;
+        assert!(matches!(kinds[..], [Kind::Window(62..=66)]), "{kinds:?}");
         // One after the other; lots of twenty, three of them.
         assert_eq!(window(1, 100, 5.0).kinds, [Kind::Turns]);
         let lots = (0..60).map(|n| {
