@@ -86,7 +86,10 @@ fn numbers_in_the_documents_are_those_of_the_code() {
     for (path, sentence) in [
         ("docs/architecture.md", format!("for {} seconds, in order", seconds("core/src/relay/hold.rs", "PATIENCE"))),
         (differences, format!("| {grace_s} s (`scheduler.grace_ms`) |")),
-        (differences, format!("answered with `OSError` after {} s", seconds("core/src/hub/store.rs", "ANSWER_AFTER"))),
+        (
+            differences,
+            format!("questions wait for {} s and are answered with `OSError`", seconds("core/src/hub/store.rs", "ANSWER_AFTER")),
+        ),
         (differences, format!("answer to `db_query` of at most {} GiB", gib("core/src/db/mod.rs", "MAX_ANSWER_BYTES"))),
         (differences, format!("a message id of at most {} bytes", grouped(constant("core/src/wire.rs", "MAX_ID_BYTES")))),
         (differences, format!("{} MiB of each output stream", mib("core/src/db/record.rs", "MAX_OUTPUT_BYTES"))),
