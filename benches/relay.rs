@@ -174,7 +174,6 @@ impl Rig {
         let relay = std::thread::spawn(move || relay.run(&mailbox).expect("a run"));
         let (source, sink) = (dialled(source, &front_url, b"client"), dialled(sink, &back_url, b"engine"));
 
-        let (arrived, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let mut rig = Rig {
             sink,
             buffer: FrameBuf::default(),
@@ -182,8 +181,8 @@ impl Rig {
             commands,
             relay,
             others: Vec::new(),
-            arrived: arrived.clone(),
-            over: over.clone(),
+            arrived: Arc::default(),
+            over: Arc::default(),
             _context: context.clone(),
         };
         let frames: Vec<Bytes> = (case.pairing == Pairing::Swap)

@@ -36,7 +36,7 @@ pub(crate) struct Denied {
     /// What is logged.
     pub(crate) detail: String,
     /// Who can be told, as it is genuine, under which parent header, and what.
-    pub(crate) answer: Option<(Bytes, Bytes, Refusal)>,
+    pub(crate) answer: Option<Box<(Bytes, Bytes, Refusal)>>,
 }
 
 impl Denied {
@@ -47,7 +47,7 @@ impl Denied {
     fn told(kind: &'static str, client: Bytes, header: Bytes, packer: Packer, refusal: Refusal) -> Denied {
         // A parent header that is none would be one more thing that its sender can not read.
         let parent = if packer.check(&header).is_ok() { header } else { Bytes::from_static(b"{}") };
-        Denied { kind, detail: refusal.evalue.clone(), answer: Some((client, parent, refusal)) }
+        Denied { kind, detail: refusal.evalue.clone(), answer: Some(Box::new((client, parent, refusal))) }
     }
 }
 

@@ -256,7 +256,7 @@ impl Broadcast {
 
     /// Tells the sender of a request that is not whole, if it is genuine. Returns what is to be logged.
     pub(crate) fn deny(&mut self, now: Date, denied: Denied) -> String {
-        if let Some((client, parent, Refusal { ename, evalue })) = denied.answer {
+        if let Some((client, parent, Refusal { ename, evalue })) = denied.answer.map(|answer| *answer) {
             let content = ErrorContent::new(ename, evalue).to_json();
             self.answer(now, &client, &parent, &json!({"status": "error"}), content.into());
         }

@@ -200,10 +200,10 @@ impl PythonFile {
                         .push(format!("{at}: {names}: its value is not a literal, and nothing is run here: it has no effect"));
                 }
                 NoteKind::OtherForm { text } if !ours.is_empty() || concerns.is_none() => {
-                    warnings.push(format!("{at}: `{text}`: not supported, it has no effect: only `c.Class.trait = literal` has"))
+                    warnings.push(format!("{at}: `{text}`: not supported, it has no effect: only `c.Class.trait = literal` has"));
                 }
                 NoteKind::Code { text } if text.starts_with("load_subconfig") => {
-                    warnings.push(format!("{at}: `{text}` is not followed: give that file with --config, or its settings here"))
+                    warnings.push(format!("{at}: `{text}` is not followed: give that file with --config, or its settings here"));
                 }
                 NoteKind::Code { text } if !ours.is_empty() => {
                     warnings.push(format!("{at}: `{text}` is not run here, and has no effect on {names}"));

@@ -163,7 +163,7 @@ impl Store {
         for run in kept {
             match places.get(run.digest.as_str()) {
                 Some(points) if run.program == mark && run.figures.len() == METRICS.len() => {
-                    rows.extend(points.iter().map(|&point| run.row(point)))
+                    rows.extend(points.iter().map(|&point| run.row(point)));
                 }
                 Some(_) => others += 1,
                 None => past += 1,

@@ -79,7 +79,7 @@ impl Driver {
     fn deny(&mut self, denied: Denied) -> Result<(), PortError> {
         let Denied { kind, detail, answer } = denied;
         self.complain(kind, detail);
-        let Some((client, parent, Refusal { ename, evalue })) = answer else { return Ok(()) };
+        let Some((client, parent, Refusal { ename, evalue })) = answer.map(|answer| *answer) else { return Ok(()) };
         let content = ErrorContent::new(ename, evalue).to_json();
         let parts = self.session.compose("apply_reply", Clock::date(), &parent, br#"{"status":"error"}"#, content);
         let sent = self.clients.send_parts(std::iter::once(&client[..]).chain(parts.iter().map(Vec::as_slice)));
