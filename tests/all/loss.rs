@@ -29,7 +29,7 @@ fn given_up(client: &mut Client) -> Vec<(String, String, u64)> {
 
 /// Waits until at least so many are counted for each part and kind.
 fn wait_for(client: &mut Client, wanted: &[(&str, &str, u64)]) {
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_secs(180);
     loop {
         let counts = given_up(client);
         let is_there = |(part, kind, least): &(&str, &str, u64)| {
@@ -150,7 +150,8 @@ fn memory_comes_back_after_large_messages_that_are_nobodys() {
     let context = zmq::Context::new();
     let mut client = Client::connect(&context, &c, PATIENCE).unwrap();
     let before = alone.memory_mib();
-    let frame = vec![b'x'; 10 << 20];
+    // More than all that strangers' messages have to wait, so that none of it is kept.
+    let frame = vec![b'x'; 3 << 20];
     let ports =
         [c.common.task, e.common.task, c.common.registration, c.common.mux, c.common.control, c.broadcast, e.broadcast[0]];
     for port in ports {
@@ -170,7 +171,7 @@ fn memory_comes_back_after_large_messages_that_are_nobodys() {
     );
     // The allocator gives memory back as the threads that had it go on, so each has a little to do meanwhile.
     let sockets = ports.map(|port| dial(&context, zmq::DEALER, port));
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_secs(180);
     while alone.memory_mib() > before + 64 {
         assert!(Instant::now() < until, "{before} MiB before, {} MiB now", alone.memory_mib());
         for socket in &sockets {
@@ -220,7 +221,7 @@ fn is_cut_off(context: &zmq::Context, number: usize, kind: zmq::SocketType, port
     socket.monitor(&events, zmq::SocketEvent::ALL.to_raw().into()).unwrap();
     let heard = context.socket(zmq::PAIR).unwrap();
     heard.connect(&events).unwrap();
-    heard.set_rcvtimeo(20_000).unwrap();
+    heard.set_rcvtimeo(120_000).unwrap();
     socket.connect(&format!("tcp://127.0.0.1:{port}")).unwrap();
     loop {
         let Ok(event) = heard.recv_multipart(0) else { return false };
