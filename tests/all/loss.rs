@@ -29,7 +29,7 @@ fn given_up(client: &mut Client) -> Vec<(String, String, u64)> {
 
 /// Waits until at least so many are counted for each part and kind.
 fn wait_for(client: &mut Client, wanted: &[(&str, &str, u64)]) {
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_secs(180);
     loop {
         let counts = given_up(client);
         let is_there = |(part, kind, least): &(&str, &str, u64)| {
@@ -70,7 +70,8 @@ fn whatever_a_part_gives_up_can_be_read() {
             ("hub", "stray pong", 1),
             ("tasks", "malformed request", 1),
             ("tasks", "malformed reply", 1),
-            ("broadcast", "malformed message", 2),
+            ("broadcast", "malformed message", 1),
+            ("broadcast", "malformed request", 1),
             ("mux", "malformed message", 2),
             ("control", "malformed message", 2),
             // From an engine's side: to a client that is not there.
@@ -149,7 +150,8 @@ fn memory_comes_back_after_large_messages_that_are_nobodys() {
     let context = zmq::Context::new();
     let mut client = Client::connect(&context, &c, PATIENCE).unwrap();
     let before = alone.memory_mib();
-    let frame = vec![b'x'; 10 << 20];
+    // More than all that strangers' messages have to wait, so that none of it is kept.
+    let frame = vec![b'x'; 3 << 20];
     let ports =
         [c.common.task, e.common.task, c.common.registration, c.common.mux, c.common.control, c.broadcast, e.broadcast[0]];
     for port in ports {
@@ -163,12 +165,13 @@ fn memory_comes_back_after_large_messages_that_are_nobodys() {
             ("hub", "malformed message", 2), // its own, and a copy of the direct one
             ("mux", "no room to wait", 1),
             ("control", "no room to wait", 1),
-            ("broadcast", "malformed message", 2),
+            ("broadcast", "malformed message", 1),
+            ("broadcast", "malformed request", 1),
         ],
     );
     // The allocator gives memory back as the threads that had it go on, so each has a little to do meanwhile.
     let sockets = ports.map(|port| dial(&context, zmq::DEALER, port));
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_secs(180);
     while alone.memory_mib() > before + 64 {
         assert!(Instant::now() < until, "{before} MiB before, {} MiB now", alone.memory_mib());
         for socket in &sockets {
@@ -194,7 +197,7 @@ fn whoever_sends_more_than_is_allowed_is_cut_off() {
         cases.push((zmq::SUB, port, 4 << 10));
     }
     for (number, (kind, port, most)) in cases.into_iter().enumerate() {
-        assert!(is_cut_off(&world.context, number, kind, port, most + 1), "{kind:?} on {port}");
+        assert!(is_cut_off(&world.context, number, kind, port, most + 1), "case {number}: {kind:?} on {port}");
     }
     // What is allowed still goes both ways.
     client.submit(&TaskRequest::function("echo", "x".repeat((1 << 20) - 1000))).unwrap();
@@ -218,7 +221,7 @@ fn is_cut_off(context: &zmq::Context, number: usize, kind: zmq::SocketType, port
     socket.monitor(&events, zmq::SocketEvent::ALL.to_raw().into()).unwrap();
     let heard = context.socket(zmq::PAIR).unwrap();
     heard.connect(&events).unwrap();
-    heard.set_rcvtimeo(20_000).unwrap();
+    heard.set_rcvtimeo(120_000).unwrap();
     socket.connect(&format!("tcp://127.0.0.1:{port}")).unwrap();
     loop {
         let Ok(event) = heard.recv_multipart(0) else { return false };
