@@ -1,6 +1,7 @@
 //! `pointsman controller`: takes ipcontroller's place.
 
 use std::io::IsTerminal as _;
+use std::io::IsTerminal as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -59,9 +60,9 @@ Runs a controller for IPython Parallel engines and clients. Takes ipcontroller's
   --work-dir DIR         change to this folder first
   --Class.trait=VALUE    any of ipcontroller's traits
   --show-config, --show-config-json, --init, --version, --help
-                         --version says which ipyparallel is followed, and this program's own
+                         --version says which ipyparallel is followed, and on a terminal this program's own
 
-It reads ipcontroller_config.py (plain `c.Class.trait = literal` lines), ipcontroller_config.json and pointsman.toml of its
+It reads ipcontroller_config.py (`c.Class.trait = literal` at its top level), ipcontroller_config.json and pointsman.toml of its
 profile. Options of this program's own are in pointsman.toml; --init writes one with all defaults.
 SIGHUP reads the policies again; SIGINT and SIGTERM end it. One controller serves a profile and cluster id: see pointsman list.
 ";
@@ -91,7 +92,13 @@ pub(super) fn run(arguments: &[String], registry: &Arc<Registry>) -> ExitCode {
 fn show(special: Special, config: &Config) -> anyhow::Result<ExitCode> {
     match special {
         Special::Help => print!("{HELP}"),
-        Special::Version => println!("{FOLLOWS_IPYPARALLEL}\npointsman {}", super::VERSION),
+        Special::Version => {
+            // Launchers compare all of the output with a version of ipyparallel: more is for eyes only.
+            println!("{FOLLOWS_IPYPARALLEL}");
+            if std::io::stdout().is_terminal() {
+                println!("pointsman {}", super::VERSION);
+            }
+        }
         Special::ShowConfig => print!("{}", toml::to_string(config)?),
         Special::ShowConfigJson => println!("{:#}", serde_json::to_value(config)?),
         Special::Init => {

@@ -3,8 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-/// So many means of stretches are kept; twice as long ones when there are more.
-const MOST: usize = 1024;
+/// So many means of stretches are kept; twice as long ones when there are more. A memory that is not much longer than a stretch comes out too
+/// long: no shorter than half of one, which is then a small share of the whole.
+const MOST: usize = 8192;
 
 /// So many times its memory a series must be long for that to be known.
 const KNOWN_FROM: f64 = 50.0;

@@ -225,7 +225,7 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
         (&["--rate=-1"], "--rate must be above 0, not -1"),
         (&["--rate", "-1"], "--rate must be above 0, not -1"),
         (&["--payload=99999999999999"], "--payload must be at most"),
-        (&["--label=#piro=1"], "known are #prio="),
+        (&["--label=#piro=1"], "did you mean #prio=?"),
         (&["--label=\"quoted\""], "may not have quotes"),
         (&["--vary=engines=4,0"], "--vary 0: --engines must be at least 1"),
         (&["--vary=window=0"], "--window must be at least 1"),

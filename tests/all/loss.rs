@@ -221,20 +221,24 @@ fn is_cut_off(context: &zmq::Context, number: usize, kind: zmq::SocketType, port
     socket.monitor(&events, zmq::SocketEvent::ALL.to_raw().into()).unwrap();
     let heard = context.socket(zmq::PAIR).unwrap();
     heard.connect(&events).unwrap();
-    heard.set_rcvtimeo(120_000).unwrap();
+    heard.set_rcvtimeo(50).unwrap();
     socket.connect(&format!("tcp://127.0.0.1:{port}")).unwrap();
-    loop {
-        let Ok(event) = heard.recv_multipart(0) else { return false };
-        match zmq::SocketEvent::from_raw(u16::from_le_bytes([event[0][0], event[0][1]])) {
-            zmq::SocketEvent::HANDSHAKE_SUCCEEDED if kind == zmq::SUB => socket.set_subscribe(&vec![b'x'; bytes]).unwrap(),
-            // A publisher sends once it has heard of the subscription, which comes right behind.
-            zmq::SocketEvent::HANDSHAKE_SUCCEEDED if kind == zmq::PUB => {
-                std::thread::sleep(Duration::from_millis(200));
+    let (until, mut publishes) = (Instant::now() + Duration::from_secs(120), false);
+    while Instant::now() < until {
+        let Ok(event) = heard.recv_multipart(0) else {
+            // A publisher drops what it sends before it has heard of the subscription.
+            if publishes {
                 socket.send(vec![b'x'; bytes], 0).unwrap();
             }
+            continue;
+        };
+        match zmq::SocketEvent::from_raw(u16::from_le_bytes([event[0][0], event[0][1]])) {
+            zmq::SocketEvent::HANDSHAKE_SUCCEEDED if kind == zmq::SUB => socket.set_subscribe(&vec![b'x'; bytes]).unwrap(),
+            zmq::SocketEvent::HANDSHAKE_SUCCEEDED if kind == zmq::PUB => publishes = true,
             zmq::SocketEvent::HANDSHAKE_SUCCEEDED => socket.send(vec![b'x'; bytes], 0).unwrap(),
             zmq::SocketEvent::DISCONNECTED => return true,
             _ => {}
         }
     }
+    false
 }
