@@ -217,6 +217,8 @@ fn requests_to_the_hub_are_limited_whatever_else_is_allowed() {
 fn is_cut_off(context: &zmq::Context, number: usize, kind: zmq::SocketType, port: u16, bytes: usize) -> bool {
     let socket = context.socket(kind).unwrap();
     socket.set_linger(0).unwrap();
+    // Events of a new connection would wait, with libzmq's own thread, for somebody who has stopped listening.
+    socket.set_reconnect_ivl(-1).unwrap();
     let events = format!("inproc://events{number}");
     socket.monitor(&events, zmq::SocketEvent::ALL.to_raw().into()).unwrap();
     let heard = context.socket(zmq::PAIR).unwrap();
