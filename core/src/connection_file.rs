@@ -1,4 +1,4 @@
-//! The two JSON files by which engines and clients find a controller (PROTOCOL: connection files). Reading and writing of the text
+//! The two JSON files by which engines and clients find a controller. Reading and writing of the text
 //! only; placing the files safely on disk is [`net::files`](crate::net)' work.
 
 use serde::{Deserialize, Serialize};

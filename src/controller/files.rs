@@ -139,7 +139,7 @@ pub(super) fn written_at(path: &Path) -> Option<Date> {
     i64::try_from(since_epoch.as_micros()).ok().map(Date::from_unix_us)
 }
 
-/// Where the engines are written down for the next controller (PROTOCOL: connection files, `--restore`).
+/// Where the engines are written down for the next controller.
 pub(super) fn engines_path(config: &Config) -> PathBuf {
     let id = config.controller.cluster_id.as_deref().unwrap_or_default();
     config.controller.profile_dir.clone().unwrap_or_default().join("log").join(format!("engines{id}.json"))

@@ -29,7 +29,7 @@ fn fitting(text: &str, bytes: usize) -> &str {
     &text[..end.map_or(text.len(), |(at, _)| at)]
 }
 
-/// The keys of a record (PROTOCOL: task records), in the order in which clients list them. Buffers stand apart.
+/// The keys of a record, in the order in which clients list them. Buffers stand apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 #[allow(missing_docs, reason = "each is the protocol's key of that name")]

@@ -11,7 +11,7 @@ use crate::date::Date;
 /// The number by which clients know an engine.
 pub type EngineNumber = u64;
 
-/// The engines of a controller, as they are kept for the next one (PROTOCOL: connection files, `--restore`).
+/// The engines of a controller, as they are kept for the next one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct EnginesState {
     /// Uuids by number.

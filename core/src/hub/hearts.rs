@@ -1,4 +1,4 @@
-//! Heartbeats (PROTOCOL: heartbeat): one ping to all each period, an answer from each engine, and a count of those that were missed.
+//! Heartbeats: one ping to all each period, an answer from each engine, and a count of those that were missed.
 //! It knows only the hearts it was told to watch, so strangers can not make it grow.
 
 use std::time::Duration;

@@ -61,7 +61,7 @@ pub struct Now {
     pub date: Date,
 }
 
-/// Where a copied message passed by (PROTOCOL: monitor copies).
+/// Where a copied message passed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topic {
     /// Direct request: `[uuid][client] message`.

@@ -87,7 +87,7 @@ impl FrameBuf {
     }
 }
 
-/// A message whose frames were received, opened where they lie (PROTOCOL: message format).
+/// A message whose frames were received, opened where they lie.
 #[derive(Clone, Copy, Debug)]
 pub struct Opened<'f> {
     frames: &'f [Frame],

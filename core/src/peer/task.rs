@@ -14,7 +14,7 @@ pub enum Call {
     Shell(String),
 }
 
-/// A task for the scheduler, with everything it may ask for (PROTOCOL: task metadata).
+/// A task for the scheduler, with everything it may ask for.
 #[derive(Clone, Debug)]
 pub struct TaskRequest {
     /// What to run.

@@ -65,7 +65,7 @@ impl TaskWatch {
         self.watch.copy_bytes(&mut self.answers, frames);
     }
 
-    /// A task has been sent to an engine (PROTOCOL: monitored traffic, `task_destination`).
+    /// A task has been sent to an engine.
     pub(super) fn sent(&mut self, session: &mut Session, id: &str, engine: &str) {
         let content = json!({"msg_id": id, "engine_id": engine}).to_string().into_bytes();
         let parts = session.compose("task_destination", Clock::date(), b"{}", b"{}", content);
