@@ -1,7 +1,6 @@
 //! `pointsman controller`: takes ipcontroller's place.
 
 use std::io::IsTerminal as _;
-use std::io::IsTerminal as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
