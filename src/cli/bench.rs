@@ -205,14 +205,21 @@ fn drive(
         let keep = |sweep: &Sweep| options.json.as_deref().map_or(Ok(()), |path| write_json(path, sweep));
         let sweep = Sweep::run(plan, vary, which, progress, stop, keep)?;
         let text = sweep.to_text();
-        if let Some(path) = &options.svg {
-            draw(path, &[(String::new(), sweep)])?;
+        if let Some(path) = &options.svg
+            && let Err(error) = draw(path, &[(String::new(), sweep)])
+        {
+            // What has been measured is told whatever becomes of its picture.
+            println!("{text}");
+            return Err(error);
         }
         return Ok(text);
     }
     let report = run_load(plan, which, progress, stop)?;
-    if let Some(path) = &options.json {
-        write_json(path, &report)?;
+    if let Some(path) = &options.json
+        && let Err(error) = write_json(path, &report)
+    {
+        println!("{}", report.to_text());
+        return Err(error);
     }
     Ok(report.to_text())
 }

@@ -41,7 +41,7 @@ pub(super) struct RunOptions {
     /// What a second of the experiment takes live, in seconds.
     #[arg(long, default_value_t = 0.05, requires = "live")]
     unit_s: f64,
-    /// Begin without asking, even if it takes more than an hour.
+    /// Agree to what takes more than an hour: without this it is refused, or asked on a terminal.
     #[arg(long, short)]
     yes: bool,
 }
@@ -71,7 +71,7 @@ pub(super) enum Command {
         /// Print the table as Markdown.
         #[arg(long)]
         markdown: bool,
-        /// Begin without asking, even if it takes more than an hour.
+        /// Agree to what takes more than an hour: without this it is refused, or asked on a terminal.
         #[arg(long, short)]
         yes: bool,
     },

@@ -153,7 +153,7 @@ fn check(file: Option<&std::path::Path>, connection: &Connection, registry: &Reg
     config.check().with_context(|| place.clone())?;
     let resolved = config.policy.resolve(registry).with_context(|| place.clone())?;
     println!("{resolved}");
-    for doubt in warnings.iter().chain(&resolved.doubts(registry)) {
+    for doubt in warnings.iter().chain(&config.notes()).chain(&resolved.doubts(registry)) {
         println!("note: {doubt}");
     }
     println!("ok: {place}");

@@ -141,6 +141,7 @@ pub(super) fn split(args: &[String], read: &mut Arguments) -> Result<Vec<Setting
         }
     }
     contradictions(&given)?;
+    read.warnings.extend(overruled(&settings));
     Ok(settings)
 }
 
@@ -154,6 +155,18 @@ fn contradictions(given: &[(&str, Option<String>)]) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// Of one setting given twice the last counts, as everywhere; that is told, as the two may be spelt so that nobody sees it.
+fn overruled(settings: &[Setting]) -> Vec<String> {
+    let behind = |at: usize| {
+        let (first, rest) = (&settings[at], &settings[at + 1..]);
+        rest.iter()
+            .rfind(|other| (&other.class, &other.name) == (&first.class, &first.name))
+            .filter(|last| last.value != first.value)
+    };
+    let told = |at: usize| behind(at).map(|last| format!("{}: {} behind it counts", settings[at].origin, last.origin));
+    (0..settings.len()).filter_map(told).collect()
 }
 
 /// The option that was probably meant, in a sentence's tail.

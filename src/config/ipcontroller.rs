@@ -100,7 +100,7 @@ pub fn read_arguments(args: &[String], env: &dyn Fn(&str) -> Option<OsString>) -
         read.config.session.key = variable(env, "IPP_SESSION_KEY")?;
     }
     let set = |name: &str| variable(env, name).map(|value| value.filter(|value| !value.is_empty()));
-    let is_on = |name: &str| set(name).map(|value| value.is_some_and(|value| value != "0"));
+    let is_on = |name: &str| set(name).and_then(|value| value.map_or(Ok(false), |value| switched(name, &value)));
     let curve = &mut read.config.curve;
     curve.enabled |= is_on("IPP_ENABLE_CURVE")?;
     if curve.public_key.is_none() && curve.secret_key.is_none() {
@@ -110,6 +110,15 @@ pub fn read_arguments(args: &[String], env: &dyn Fn(&str) -> Option<OsString>) -
     read.config.controller.allow_plaintext |= is_on("POINTSMAN_ALLOW_PLAINTEXT")?;
     read.config = read.config.settled()?;
     Ok(read)
+}
+
+/// What a variable that is a switch says. A word that is neither on nor off is no answer to whether strangers may listen.
+fn switched(name: &str, value: &str) -> Result<bool, ConfigError> {
+    match value.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err(ConfigError::Value { setting: name.into(), reason: format!("expected 1 or 0, not \"{value}\"") }),
+    }
 }
 
 /// A variable that must be text.
@@ -187,7 +196,8 @@ pub fn profile_dir(config: &Config, env: &dyn Fn(&str) -> Option<OsString>) -> P
     let controller = &config.controller;
     let set = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     controller.profile_dir.clone().or_else(|| set("IPP_PROFILE_DIR")).unwrap_or_else(|| {
-        let home = set("HOME").unwrap_or_else(|| ".".into());
+        // Without the variable, as under cron, the system knows where a user is at home; ipyparallel asks it too.
+        let home = set("HOME").or_else(std::env::home_dir).unwrap_or_else(|| ".".into());
         let ipython = controller.ipython_dir.clone().or_else(|| set("IPYTHONDIR")).unwrap_or_else(|| home.join(".ipython"));
         ipython.join(format!("profile_{}", controller.profile.as_deref().unwrap_or("default")))
     })
@@ -521,6 +531,35 @@ mod tests {
     }
 
     #[test]
+    fn of_a_setting_given_twice_the_last_counts_and_the_other_is_told_however_it_is_spelt() {
+        let folder = tempfile::tempdir().unwrap();
+        for (line, told) in [
+            (&["--sqlitedb", "--IPController.db_class=NoDB"][..], "--sqlitedb: --IPController.db_class behind it counts"),
+            (&["--ping=100", "--HeartMonitor.period=200"], "--ping: --HeartMonitor.period behind it counts"),
+            (&["--hwm=3", "--hwm=4"], "--hwm: --hwm behind it counts"),
+        ] {
+            assert_eq!(read(line, folder.path()).unwrap().warnings, [told], "{line:?}");
+        }
+        assert!(read(&["--hwm=3", "--hwm=3"], folder.path()).unwrap().warnings.is_empty());
+    }
+
+    #[test]
+    fn a_switch_in_the_environment_is_on_or_off_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let args = [format!("--profile-dir={}", folder.path().display())];
+        let with = |value: &str| {
+            let env = |name: &str| (name == "POINTSMAN_ALLOW_PLAINTEXT").then(|| OsString::from(value));
+            read_arguments(&args, &env).map(|read| read.config.controller.allow_plaintext)
+        };
+        for (value, is_on) in
+            [("1", true), ("yes", true), ("True", true), ("0", false), ("no", false), ("false", false), ("", false)]
+        {
+            assert_eq!(with(value).unwrap(), is_on, "{value}");
+        }
+        assert!(with("maybe").unwrap_err().to_string().contains("POINTSMAN_ALLOW_PLAINTEXT"));
+    }
+
+    #[test]
     fn what_only_ipyparallel_has_is_told_and_what_launchers_add_is_taken() {
         let folder = tempfile::tempdir().unwrap();
         let line = [
@@ -538,8 +577,10 @@ mod tests {
             "--ip=*",
         ];
         let arguments = read(&line, folder.path()).unwrap();
-        assert_eq!(arguments.warnings.len(), 4, "{:?}", arguments.warnings);
-        assert!(arguments.warnings.iter().all(|line| line.contains("means nothing")), "{:?}", arguments.warnings);
+        let twice = ["--debug: --log-level behind it counts", "--ping: --ping behind it counts"];
+        let (overruled, idle) = arguments.warnings.split_at(2);
+        assert_eq!((overruled, idle.len()), (twice.map(String::from).as_slice(), 4), "{idle:?}");
+        assert!(idle.iter().all(|line| line.contains("means nothing")), "{idle:?}");
         let config = arguments.config;
         assert_eq!((config.log.level.as_str(), config.log.to_file, config.heartbeat.period_ms), ("info", false, 300));
         std::fs::write(

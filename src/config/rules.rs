@@ -148,7 +148,7 @@ impl Config {
         let has_no_key = session.key.as_deref() == Some("") && session.keyfile.is_none();
         note(
             has_no_key,
-            "session.key is empty (--no-secure): messages are not signed, so whoever reaches a port of the controller can run code on the engines",
+            "session.key is empty (--no-secure, or IPP_SESSION_KEY): messages are not signed, so whoever reaches a port of the controller can run code on the engines",
         );
         note(
             session.key.is_some() && session.keyfile.is_some(),

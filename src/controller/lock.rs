@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use pointsman_core::net::Clock;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 /// Who holds a lock.
@@ -118,8 +119,16 @@ impl Drop for ProfileLock {
     }
 }
 
+/// Opens the file, and nothing else that may bear its name: what a link points to would be overwritten, and a pipe would be waited for.
 fn open(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags.bits().cast_signed());
+    let file = options.open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is no plain file: remove it"));
+    }
+    Ok(file)
 }
 
 fn is_named(file: &File, path: &Path) -> bool {
@@ -182,5 +191,21 @@ mod tests {
         drop(take(None).unwrap());
         drop(other);
         assert_eq!(std::fs::read_dir(folder.path().join("pid")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_no_plain_file_is_neither_overwritten_nor_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("pid")).unwrap();
+        let precious = folder.path().join("precious");
+        std::fs::write(&precious, "precious").unwrap();
+        let lock = path(folder.path(), None);
+        std::os::unix::fs::symlink(&precious, &lock).unwrap();
+        assert!(ProfileLock::take(folder.path(), None, Path::new("c.json")).is_err());
+        assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
+        std::fs::remove_file(&lock).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &lock, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        let error = format!("{:#}", ProfileLock::take(folder.path(), None, Path::new("c.json")).unwrap_err());
+        assert!(error.contains("no plain file"), "{error}");
     }
 }

@@ -105,7 +105,7 @@ impl Controller {
             match read_json(&engines_path(config)) {
                 Ok(state) => hub.restore(&state),
                 Err(error) => {
-                    tracing::warn!("no engines to restore: {error}; tasks are restored from the records");
+                    tracing::warn!("no engines to restore: {error}");
                     hub.restore_without_engines(written_at(&identity.client_path));
                 }
             }

@@ -55,8 +55,9 @@ impl Place {
             );
         }
         if address.is_ipv6() && !address.is_everywhere() {
-            tracing::info!(
-                "{setting}: {} is an address of IPv6: ipyparallel's peers reach it only with `zmq.Context.instance().IPV6 = 1` before they connect",
+            tracing::warn!(
+                "{setting}: {} is an address of IPv6: ipyparallel's clients reach it only with `zmq.Context.instance().IPV6 = 1` before they \
+                 connect, its engines not at all (their heart has a context of its own); native engines do",
                 address.plain()
             );
         }

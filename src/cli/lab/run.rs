@@ -70,7 +70,7 @@ pub(super) fn run(options: &RunOptions, registry: &Registry) -> anyhow::Result<S
     let unit_s = options.live.then_some(options.unit_s);
     if let Some(unit_s) = unit_s {
         if !(unit_s > 0.0 && unit_s < 1e6) {
-            bail!("--unit-s must be above 0");
+            bail!("--unit-s must be above 0 and below 1,000,000, not {unit_s}");
         }
         for (at, point) in experiment.points().iter().enumerate().filter(|(_, point)| point.reference().is_none()) {
             check_live(point).with_context(|| format!("point {} ({})", at + 1, experiment.describe(at)))?;
