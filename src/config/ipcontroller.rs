@@ -300,8 +300,8 @@ fn apply(read: &mut Arguments, setting: &Setting) -> Result<(), ConfigError> {
         ("IPController", "broadcast_scheduler_depth") => config.broadcast.depth = number(setting)?,
         ("IPController", "client_json_file") => controller.client_file = Some(text(setting)?),
         ("IPController", "engine_json_file") => controller.engine_file = Some(text(setting)?),
-        ("IPController", "profile") => controller.profile = Some(text(setting)?),
-        ("ProfileDir", "location") => controller.profile_dir = Some(text(setting)?.into()),
+        ("IPController", "profile") => controller.profile = Some(plain_name(setting)?),
+        ("ProfileDir", "location") => controller.profile_dir = Some(not_empty(setting, "a folder")?.into()),
         ("IPController", "ipython_dir") => controller.ipython_dir = Some(text(setting)?.into()),
         ("IPController", "cluster_id") => controller.cluster_id = Some(text(setting)?),
         ("IPController", "work_dir") => controller.work_dir = Some(text(setting)?.into()),
@@ -395,6 +395,19 @@ fn without_meaning(read: &mut Arguments, setting: &Setting, class: &str) -> Resu
         }
     }
     Ok(())
+}
+
+/// What is not to be left out: nothing, as a variable that is not set leaves behind it, would be the current folder.
+fn not_empty(setting: &Setting, what: &str) -> Result<String, ConfigError> {
+    let text = text(setting)?;
+    if text.is_empty() { Err(wrong(setting, &format!("expected {what}, not nothing"))) } else { Ok(text) }
+}
+
+/// A name that becomes part of a folder's.
+fn plain_name(setting: &Setting) -> Result<String, ConfigError> {
+    let name = not_empty(setting, "a name")?;
+    let is_plain = !name.contains(['/', '\0']);
+    if is_plain { Ok(name) } else { Err(wrong(setting, "expected a name without /; give a folder as --profile-dir")) }
 }
 
 /// The name of a packer, as `Session.packer` has it.

@@ -258,19 +258,22 @@ impl Work {
             }
             engine.waiting.push_back(Job { client: client.to_vec(), header: header.to_vec(), length_ns });
             if is_idle {
-                self.begin(at, now);
+                self.begin(at);
             }
             Ok(())
         })
     }
 
-    /// Lets an engine begin what is next, and stamps that it has.
-    fn begin(&mut self, at: usize, now: Duration) {
+    /// Lets an engine begin what is next, and stamps that it has. It takes its time from the stamp on, not from when its turn came: an answer
+    /// that was sent in between would be taken off it.
+    fn begin(&mut self, at: usize) {
         let engine = &mut self.engines[at];
         let Some(job) = engine.waiting.pop_front() else { return };
+        let started = self.speaker.exact_date(self.clock.now()).to_owned();
+        let now = self.clock.now();
         self.begun += 1;
         self.ends.insert((now + Duration::from_nanos(job.length_ns), self.begun), at);
-        engine.at_work = Some((job, self.speaker.exact_date(now).to_owned()));
+        engine.at_work = Some((job, started));
     }
 
     /// Answers what is done by now, lets those engines go on, and sets the alarm for the next end. An engine that is late begins the next task late:
@@ -291,7 +294,7 @@ impl Work {
             let to = (&engine.uuid[..], &job.client[..], &started[..]);
             answer(&mut self.speaker, &mut link.outbox, now, self.sent, to, &job.header, &self.result);
             link.flush()?;
-            self.begin(at, now);
+            self.begin(at);
         }
     }
 

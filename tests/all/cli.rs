@@ -85,6 +85,9 @@ fn what_is_wrong_is_said_before_anything_starts() {
         (&["explain"], 2, &["<TASK>"]),
         // Values that nothing could follow.
         (&["controller", "--ping=soon"], 1, &["--ping", "a whole number"]),
+        (&["controller", "--profile-dir="], 1, &["--profile-dir", "expected a folder, not nothing"]),
+        (&["controller", "--profile="], 1, &["--profile", "expected a name"]),
+        (&["controller", "--profile=../x"], 1, &["--profile", "without /"]),
         (&["controller", "--max-message-bytes=5"], 1, &["controller.max_message_bytes: 5 is less"]),
         (&["controller", "--ping=0"], 1, &["heartbeat.period_ms", "10 to 86400000 ms"]),
         (&["controller", "--hwm=-1"], 1, &["--hwm", "from 0 to 4294967295", "-1"]),

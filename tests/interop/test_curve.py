@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import tempfile
 
 import ipyparallel as ipp
 import pytest
@@ -14,7 +15,9 @@ from traitlets import Bytes
 def has_curve():
     """Half a pair of keys is refused either way, for one reason or the other."""
     env = {**os.environ, "IPP_CURVE_PUBLICKEY": zmq.curve_keypair()[0].decode()}
-    tried = subprocess.run([BIN, "controller", "--enable-curve"], env=env, capture_output=True, text=True, timeout=20)
+    with tempfile.TemporaryDirectory() as folder:
+        line = [BIN, "controller", "--enable-curve", f"--profile-dir={folder}"]
+        tried = subprocess.run(line, env=env, capture_output=True, text=True, timeout=20)
     assert tried.returncode == 1, tried.stderr
     return "built without it" not in tried.stderr
 
