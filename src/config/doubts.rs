@@ -5,11 +5,6 @@ use pointsman_policies::{Axis, Entry, Needs, PolicySpec, Registry, Room};
 
 use super::{Policies, Resolved};
 
-/// The same limit for every engine, where the admission policy is one.
-fn limit(admission: &PolicySpec) -> Option<u64> {
-    (admission.name() == "fixed").then(|| admission.parameters().get("hwm")?.as_u64()).flatten()
-}
-
 /// What a policy with its parameters looks at.
 fn needs_of(registry: &Registry, axis: Axis, spec: &PolicySpec) -> Needs {
     let needs = match axis {
@@ -34,7 +29,7 @@ impl Resolved {
     /// What is doubtful about these policies on a live cluster, each with what would mend it. Builds each policy once.
     pub fn doubts(&self, registry: &Registry) -> Vec<String> {
         let mut all = Vec::new();
-        let limit = limit(&self.admission);
+        let limit = self.fixed_hwm();
         for axis in Axis::ALL {
             let spec = self.on(axis);
             let Some(entry) = registry.find(spec.name()) else { continue };

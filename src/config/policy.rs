@@ -103,6 +103,11 @@ impl Resolved {
         }
     }
 
+    /// How many tasks every engine may have in flight, where the admission policy is a fixed number; 0 for any number.
+    pub fn fixed_hwm(&self) -> Option<u64> {
+        (self.admission.name() == "fixed").then(|| self.admission.parameters().get("hwm")?.as_u64()).flatten()
+    }
+
     /// Puts another in its place.
     pub fn set(&mut self, axis: Axis, spec: PolicySpec) {
         *match axis {

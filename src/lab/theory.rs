@@ -49,8 +49,7 @@ pub fn mean_response_s(point: &Point, registry: &Registry) -> Option<(f64, &'sta
         };
     }
     let policies = point.policies(registry).ok()?;
-    let admission = policies.on(Axis::Admission);
-    let hwm = admission.parameters().get("hwm").filter(|_| admission.name() == "fixed")?.as_u64()?;
+    let hwm = policies.fixed_hwm()?;
     let (order, placement) = (policies.on(Axis::Order), policies.on(Axis::Placement));
     let parameter = |key: &str| placement.parameters().get(key);
     if policies.on(Axis::Rebalance).name() != "none" {

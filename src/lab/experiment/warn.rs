@@ -1,6 +1,6 @@
 //! Experiments that can not show what they ask, noticed before they are run; and runs that are too short for it, noticed after.
 
-use pointsman_policies::{Axis, Needs, Registry};
+use pointsman_policies::{Needs, Registry};
 
 use super::file::Experiment;
 use super::point::{Point, Workload};
@@ -21,13 +21,6 @@ pub(super) fn references_of(point: &Point) -> Vec<&'static str> {
         },
         _ => Vec::new(),
     }
-}
-
-/// The limit of tasks in flight that a point runs with, if it is a fixed one.
-fn limit(point: &Point, registry: &Registry) -> Option<u64> {
-    let policies = point.policies(registry).ok()?;
-    let admission = policies.on(Axis::Admission);
-    admission.parameters().get("hwm").filter(|_| admission.name() == "fixed")?.as_u64()
 }
 
 /// Whether a policy of a point looks at how long tasks take.
@@ -56,7 +49,11 @@ pub fn warnings(experiment: &Experiment, registry: &Registry) -> Vec<String> {
             && point.lives.is_none()
             && point.slow_every.is_none()
     };
-    let blind = own.iter().filter(alike).filter(|point| limit(point, registry) == Some(1)).count();
+    let blind = own
+        .iter()
+        .filter(alike)
+        .filter(|point| point.policies(registry).is_ok_and(|policies| policies.fixed_hwm() == Some(1)))
+        .count();
     if placements > 1 && blind > 0 {
         all.push(format!(
             "{blind} points compare placements with one task per engine (hwm 1) on identical engines without latency: every scheme starts each task at the same time there. Set hwm, latency_s or speeds"
